@@ -1,0 +1,66 @@
+"""Errors as `application/problem+json` (RFC 9457): what is wrong, where, and never the input itself."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+MOST_FAULTS = 10
+MEDIA_TYPE = "application/problem+json"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong with a request, and the JSON Pointer (RFC 6901) of where."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every error."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] = []
+
+
+class Refused(Exception):
+    """A request that gets an error for an answer; `faults` are cut to the first ten."""
+
+    def __init__(self, status: HTTPStatus, detail: str, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(detail)
+        self.problem = Problem(status.phrase, status, detail, list(faults)[:MOST_FAULTS])
+
+
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The problem as a response."""
+    return Response(msgspec.json.encode(problem), problem.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+    app.add_exception_handler(Refused, on_refused)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_defect)
+
+
+async def on_refused(_request: Request, error: Exception) -> Response:
+    """A request this service refuses."""
+    assert isinstance(error, Refused)
+    return answer(error.problem)
+
+
+async def on_http_exception(_request: Request, error: Exception) -> Response:
+    """A request the framework refuses: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return answer(Problem(status.phrase, status, status.description), dict(error.headers or {}))
+
+
+async def on_defect(_request: Request, _error: Exception) -> Response:
+    """A defect of this service; the server's log has the traceback."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return answer(Problem(status.phrase, status, "The service failed; its log says why."))

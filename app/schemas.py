@@ -1,0 +1,148 @@
+"""The shapes of requests and answers, each defined once: these types decode, encode and document.
+
+What a request may hold depends on the served version, so its types are made from the manifest.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import GenericAlias
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
+
+from app.problems import Problem
+from model_store.manifest import (
+    CategoricalFeature,
+    Feature,
+    Metrics,
+    Network,
+    Part,
+    ResidualQuantiles,
+    Sha256,
+    Target,
+    Training,
+)
+
+
+class Interval(Struct, frozen=True):
+    """Where the actual value lies for the share `coverage` of new rows, in the target's unit."""
+
+    coverage: float
+    lower: float
+    upper: float
+
+
+class Prediction(Struct, frozen=True):
+    """The answer for one row; `out_of_range` names the inputs outside their training range."""
+
+    prediction: float
+    interval: Interval | None
+    out_of_range: list[str]
+    model: str
+    version: str
+
+
+class Intervals(Struct, frozen=True):
+    """The intervals of a batch, a bound for each row."""
+
+    coverage: float
+    lower: list[float]
+    upper: list[float]
+
+
+class BatchPrediction(Struct, frozen=True):
+    """The answer for many rows, in their order; `out_of_range` gives row numbers, from 0, by input."""
+
+    predictions: list[float]
+    interval: Intervals | None
+    out_of_range: dict[str, list[int]]
+    model: str
+    version: str
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Whether the service can answer, and with what."""
+
+    status: Literal["live", "ready", "healthy"]
+    model: str | None = None
+    version: str | None = None
+
+
+class ServedModel(Part):
+    """What is served: the manifest's account of the model, and the digest that names it exactly."""
+
+    name: str
+    version: str
+    digest: Sha256
+    created_at: datetime
+    target: Target
+    features: tuple[Feature, ...]
+    network: Network
+    training: Training
+    metrics: Metrics | None
+    interval: ResidualQuantiles | None
+
+
+def row_type(features: Sequence[Feature]) -> type[Struct]:
+    """One row: a member for every feature, none else."""
+    return tabular_type("Row", {feature.name: value_type(feature) for feature in features})
+
+
+def batch_type(features: Sequence[Feature], row: type[Struct]) -> type[Struct]:
+    """Many rows, either as `instances` or as `columns`; absent members are UNSET."""
+    columns = tabular_type(
+        "Columns", {feature.name: at_least_one(value_type(feature)) for feature in features}
+    )
+    return defstruct(
+        "Batch",
+        [("instances", at_least_one(row) | UnsetType, UNSET), ("columns", columns | UnsetType, UNSET)],
+        forbid_unknown_fields=True,
+    )
+
+
+def tabular_type(name: str, members: dict[str, Any]) -> type[Struct]:
+    """A struct with the attributes f0, f1, …, so that a member may have any characters in its name."""
+    attributes = [f"f{index}" for index in range(len(members))]
+    return defstruct(
+        name,
+        list(zip(attributes, members.values(), strict=True)),
+        rename=dict(zip(attributes, members, strict=True)),
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def value_type(feature: Feature) -> Any:
+    """A finite number or one of the known categories, with what the documentation says of it."""
+    note = Meta(description=explain(feature), examples=[example(feature)])
+    if isinstance(feature, CategoricalFeature):
+        return Annotated[Literal[feature.values], note]
+    return Annotated[float, note]
+
+
+def at_least_one(item: Any) -> Any:
+    """A list of `item` that is not empty."""
+    return Annotated[GenericAlias(list, (item,)), Meta(min_length=1)]
+
+
+def example(feature: Feature) -> float | int | str:
+    """The feature's example, a whole number written as one."""
+    value = feature.example
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def explain(feature: Feature) -> str:
+    """A sentence on the feature: what it is and which values it had in training."""
+    start = f"{feature.description}. " if feature.description else ""
+    if isinstance(feature, CategoricalFeature):
+        return f"{start}One of {len(feature.values)} categories."
+    unit = f" {feature.unit}" if feature.unit else ""
+    return f"{start}In training {feature.minimum:.10g} to {feature.maximum:.10g}{unit}."
+
+
+def components(features: Sequence[Feature]) -> dict[str, Any]:
+    """The JSON Schemas of every request and answer, for the OpenAPI document."""
+    row = row_type(features)
+    types = (row, batch_type(features, row), Prediction, BatchPrediction, Health, Problem)
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")[1]

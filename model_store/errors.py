@@ -1,0 +1,121 @@
+"""Every way the store can refuse, each with its own sentence. None of them knows HTTP.
+
+StoreError
+├── InvalidName             a name that cannot be a folder and a URL segment
+├── PathTaken               `create` met a path that exists
+├── PathMissing             `read` met a path that does not exist
+├── StorageFailed           the disk refused: full, read-only, not permitted, not a plain file
+├── ModelNotFound           no version of that name
+├── NotOneModel             no name was given, and the store holds none or several
+├── VersionNotFound         no such version number
+├── NothingPromoted         there are versions, none is promoted
+├── NothingToRollBackTo     the promoted version is the first ever promoted
+└── VersionRefused          a version that is not what was published
+    ├── FileDiffers         a file's size or SHA-256 is not the manifest's
+    ├── ManifestInvalid     the manifest is not one, or contradicts itself
+    ├── TensorsInvalid      tensors of other names, shapes or types than the network's, or not finite
+    └── GoldenDiffer        the recomputed predictions are not the ones made in training
+"""
+
+
+class StoreError(Exception):
+    """Anything the store refuses; its text is a sentence for the person who asked."""
+
+
+class InvalidName(StoreError):
+    """A model's name that cannot be a folder and a URL segment."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name[:80]!r} cannot name a model: use 1 to 63 lower-case letters, digits, '.', '_' or '-', "
+            "starting with a letter or a digit"
+        )
+
+
+class PathTaken(StoreError):
+    """`create` met a path that exists: nothing is ever overwritten."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} exists already and is never overwritten")
+
+
+class PathMissing(StoreError):
+    """`read` met a path that does not exist."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} does not exist")
+
+
+class StorageFailed(StoreError):
+    """The operating system refused to read or write."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+class ModelNotFound(StoreError):
+    """The store has no version of that name."""
+
+    def __init__(self, name: str, store: str, known: list[str]) -> None:
+        others = f"; it has {', '.join(known[:10])}" if known else "; it is empty"
+        super().__init__(
+            f"no model named {name} in the store {store}{others}. Train one with: python -m training fit …"
+        )
+
+
+class NotOneModel(StoreError):
+    """No name was given, and the store does not hold exactly one model."""
+
+    def __init__(self, store: str, known: list[str]) -> None:
+        holds = f"holds {', '.join(known[:10])}: name one" if known else "is empty: train a model first"
+        super().__init__(f"the store {store} {holds}")
+
+
+class VersionNotFound(StoreError):
+    """The model has no such version."""
+
+    def __init__(self, name: str, version: int, known: list[int]) -> None:
+        listed = ", ".join(map(str, known[-10:])) or "none"
+        super().__init__(f"{name} has no version {version}; it has {listed}")
+
+
+class NothingPromoted(StoreError):
+    """No version of the model has been promoted."""
+
+    def __init__(self, name: str, store: str, known: list[int]) -> None:
+        super().__init__(
+            f"no version of {name} is promoted in the store {store}. "
+            f"Promote one with: python -m model_store promote {name} {known[-1]} --store {store}"
+        )
+
+
+class NothingToRollBackTo(StoreError):
+    """The promoted version is the first that ever was."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(
+            f"{name} has nothing to roll back to: version {version} is the only one ever promoted"
+        )
+
+
+class VersionRefused(StoreError):
+    """A version that is not what was published; `what` says how, the path says where."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} is refused: {what}")
+
+
+class FileDiffers(VersionRefused):
+    """A file's size or SHA-256 is not the one its manifest gives."""
+
+
+class ManifestInvalid(VersionRefused):
+    """The manifest does not parse, has fields it should not, or contradicts itself."""
+
+
+class TensorsInvalid(VersionRefused):
+    """Tensors of other names, shapes or types than the network's, or not finite."""
+
+
+class GoldenDiffer(VersionRefused):
+    """The predictions recomputed from raw rows are not the ones made in training."""

@@ -1,0 +1,281 @@
+"""The manifest: everything about a version but its weights, as a closed schema.
+
+A field nobody declared is refused, numbers are finite, and float64 survives the round trip through JSON
+exactly. The SHA-256 of the manifest's bytes is the version's *digest*.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from model_store.errors import InvalidName, ManifestInvalid
+
+WEIGHTS, HISTORY, MANIFEST = "weights.safetensors", "history.csv", "manifest.json"
+FEWEST_GOLDEN_ROWS = 32
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# What JSON would have to escape in a member's name is left out, so that a name has one spelling.
+COLUMN_NAME = r'^[^"\\\x00-\x1f]{1,200}$'
+ColumnName = Annotated[str, Field(pattern=COLUMN_NAME)]
+Deciles = Annotated[tuple[float, ...], Field(min_length=9, max_length=9)]
+
+
+class Part(BaseModel):
+    """A frozen, strict piece of the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Range(Part):
+    """How a numeric column was spread over the training rows, in the column's own unit.
+
+    `std` is the population's: sqrt(mean((x - mean)^2)).
+    """
+
+    mean: float
+    std: PositiveFloat
+    minimum: float
+    maximum: float
+    deciles: Deciles
+
+
+class NumericFeature(Range):
+    """A numeric input; it reaches the network as (x - mean) / std, one column."""
+
+    kind: Literal["numeric"] = "numeric"
+    name: ColumnName
+    unit: str | None = None
+    description: str | None = None
+    example: float
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in the encoded matrix."""
+        return 1
+
+
+class Category(Part):
+    """One value of a categorical input and the training rows that had it."""
+
+    value: str
+    rows: PositiveInt
+
+
+class CategoricalFeature(Part):
+    """A categorical input; it reaches the network one-hot, a column for each category in this order."""
+
+    kind: Literal["categorical"] = "categorical"
+    name: ColumnName
+    description: str | None = None
+    categories: Annotated[tuple[Category, ...], Field(min_length=2)]
+    example: str
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The known values, in the order of their columns."""
+        return tuple(category.value for category in self.categories)
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in the encoded matrix."""
+        return len(self.categories)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse_repeats(self.values, "category")
+        if self.example not in self.values:
+            message = f"the example of {self.name} is none of its categories"
+            raise ValueError(message)
+        return self
+
+
+Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="kind")]
+
+
+class Target(Range):
+    """The number that is predicted."""
+
+    name: ColumnName
+    unit: str | None = None
+
+
+class Linear(Part):
+    """prediction = encoded row · weight + bias."""
+
+    kind: Literal["linear"] = "linear"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Units of every layer, the output last."""
+        return (1,)
+
+
+class Mlp(Part):
+    """A multilayer perceptron: the activation after every layer but the last."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
+    activation: Literal["relu", "tanh"] = "relu"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Units of every layer, the output last."""
+        return (*self.hidden, 1)
+
+
+Network = Annotated[Linear | Mlp, Field(discriminator="kind")]
+
+
+class Training(Part):
+    """How the weights came about: enough to make them again, bit for bit."""
+
+    optimizer: str
+    learning_rate: PositiveFloat
+    epochs: NonNegativeInt
+    batch_size: PositiveInt | None = None
+    seed: int
+    rows: PositiveInt
+    data_sha256: Sha256
+    libraries: dict[str, str]
+
+
+class Scores(Part):
+    """Errors on the held-out rows: `mse` in the target's unit squared, `rmse` and `mae` in its unit."""
+
+    mse: float
+    rmse: float
+    mae: float
+    r2: float
+
+
+class Metrics(Part):
+    """The held-out scores of the model and of the two it has to beat."""
+
+    rows: PositiveInt
+    model: Scores
+    predict_the_mean: Scores
+    least_squares: Scores
+
+
+class ResidualQuantiles(Part):
+    """Held-out residuals (actual - predicted) that bound `coverage` of new rows, in the target's unit."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    lower: float
+    upper: float
+
+
+class GoldenRow(Part):
+    """A raw row and the prediction that torch made for it."""
+
+    inputs: dict[str, float | str]
+    prediction: float
+
+
+class FileEntry(Part):
+    """What a file of the version must be; `size` in bytes."""
+
+    size: PositiveInt
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Describe `content`."""
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+class Description(Part):
+    """What training knows of a model before the store gives it a version number."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    target: Target
+    features: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    network: Network
+    training: Training
+    metrics: Metrics | None
+    interval: ResidualQuantiles | None
+    golden: Annotated[tuple[GoldenRow, ...], Field(min_length=FEWEST_GOLDEN_ROWS)]
+
+    @property
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors the network needs: `layers.k.weight` (units, inputs) and `layers.k.bias` (units,)."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        inputs = sum(feature.width for feature in self.features)
+        for index, units in enumerate(self.network.layers):
+            shapes[f"layers.{index}.weight"] = (units, inputs)
+            shapes[f"layers.{index}.bias"] = (units,)
+            inputs = units
+        return shapes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_name(self.name)
+        names = [feature.name for feature in self.features]
+        refuse_repeats(names, "feature")
+        for index, row in enumerate(self.golden):
+            if row.inputs.keys() != set(names):
+                message = f"golden row {index} does not give every feature once"
+                raise ValueError(message)
+        return self
+
+
+class Manifest(Description):
+    """A published version: its number, the moment it was made and what its files must be."""
+
+    version: PositiveInt
+    created_at: datetime
+    files: dict[Literal["weights.safetensors", "history.csv"], FileEntry]
+
+    def to_json(self) -> bytes:
+        """The bytes of `manifest.json`, whose SHA-256 is the digest."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, path: str) -> Self:
+        """Parse the bytes of `manifest.json`, which was read from `path`.
+
+        Raises ManifestInvalid, naming the first field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise ManifestInvalid(path, f"{where}: {first['msg']}") from None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if WEIGHTS not in self.files:
+            message = f"files does not list {WEIGHTS}"
+            raise ValueError(message)
+        return self
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a model, raise InvalidName otherwise."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise InvalidName(name)
+    return name
+
+
+def refuse_repeats(names: Iterable[str], what: str) -> None:
+    """Raise ValueError if a name comes twice."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        message = f"the {what} {name!r} comes {count} times"
+        raise ValueError(message)

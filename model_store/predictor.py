@@ -1,0 +1,111 @@
+"""The forward pass in numpy, and the checks that weights must pass before it runs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from model_store.encoding import Columns, Matrix, encode
+from model_store.errors import GoldenDiffer, TensorsInvalid
+from model_store.manifest import Description, Mlp
+
+GOLDEN_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that answers: `weights` are the tensors that `description.tensor_shapes` asks for."""
+
+    description: Description
+    weights: dict[str, Matrix]
+
+    def predict(self, columns: Columns) -> Matrix:
+        """Predict the target, in its own unit, for n raw rows given as columns; shape (n,), float64.
+
+        The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
+        training range may overflow to an infinity: the caller decides what that means.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._forward(encode(self.description.features, columns))
+
+    def _forward(self, encoded: Matrix) -> Matrix:
+        network = self.description.network
+        activations = encoded.T
+        for index in range(len(network.layers)):
+            if index and isinstance(network, Mlp):
+                activations = activate(network, activations)
+            weight, bias = self.weights[f"layers.{index}.weight"], self.weights[f"layers.{index}.bias"]
+            activations = affine(weight, bias, activations)
+        predictions: Matrix = activations[0]
+        return predictions
+
+
+def affine(weight: Matrix, bias: Matrix, inputs: Matrix) -> Matrix:
+    """weight · inputs + bias: (units, k) · (k, n) + (units, 1), summed over k in order.
+
+    Not a BLAS product: its order of summation, and so the last bit, depends on the batch's size.
+    """
+    outputs = np.repeat(bias[:, np.newaxis], inputs.shape[1], axis=1)
+    for index, row in enumerate(inputs):
+        outputs += weight[:, index, np.newaxis] * row
+    return outputs
+
+
+def activate(network: Mlp, values: Matrix) -> Matrix:
+    """The network's activation, elementwise."""
+    return np.maximum(values, 0.0) if network.activation == "relu" else np.tanh(values)
+
+
+def dump_weights(weights: dict[str, Matrix]) -> bytes:
+    """The bytes of `weights.safetensors`."""
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()})
+
+
+def load_weights(description: Description, content: bytes, path: str) -> dict[str, Matrix]:
+    """Parse the bytes of `weights.safetensors`, which were read from `path`.
+
+    Raises TensorsInvalid unless the tensors are exactly those the network needs, float64 and finite.
+    """
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise TensorsInvalid(path, f"not a safetensors file ({error})") from None
+    shapes = description.tensor_shapes
+    if tensors.keys() != shapes.keys():
+        raise TensorsInvalid(path, f"it holds {sorted(tensors)} where {sorted(shapes)} are due")
+    for name, tensor in tensors.items():
+        if tensor.shape != shapes[name] or tensor.dtype != np.float64:
+            raise TensorsInvalid(
+                path, f"{name} is {tensor.dtype} {tensor.shape}, float64 {shapes[name]} is due"
+            )
+        if not np.isfinite(tensor).all():
+            raise TensorsInvalid(path, f"{name} is not finite")
+    return tensors
+
+
+def check_golden(predictor: Predictor, path: str) -> None:
+    """Recompute the golden rows from raw inputs; raise GoldenDiffer unless they agree with torch's.
+
+    They agree to 1e-9 of the target's std, or of the prediction where that is larger: torch sums in
+    another order than numpy, so the last bits may differ, and nothing else may.
+    """
+    description = predictor.description
+    columns = {
+        feature.name: [row.inputs[feature.name] for row in description.golden]
+        for feature in description.features
+    }
+    expected = np.array([row.prediction for row in description.golden])
+    try:
+        actual = predictor.predict(columns)
+    except (KeyError, ValueError) as error:
+        raise GoldenDiffer(path, f"a golden row cannot be encoded ({error})") from None
+    allowed = GOLDEN_TOLERANCE * np.maximum(description.target.std, np.abs(expected))
+    wrong = np.flatnonzero(~(np.abs(actual - expected) <= allowed))
+    if wrong.size:
+        row = int(wrong[0])
+        raise GoldenDiffer(
+            path,
+            f"golden row {row} gives {actual[row]!r}, training gave {expected[row]!r} "
+            f"({wrong.size} of {expected.size} rows differ)",
+        )

@@ -1,0 +1,121 @@
+"""Real processes and toy models that many tests share."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from model_store.store import Store, open_store
+from tests.toys import publish_toy
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run `python -m ARGUMENTS…` in a process of its own."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextmanager
+def serving(store: Path, *arguments: str, name: str | None = None) -> Iterator[str]:
+    """A real service of the store's promoted version; gives its address, ends it afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    named = ["--name", name] if name else []
+    command = [sys.executable, "-m", "app", "--store", str(store), "--port", str(port), *named, *arguments]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+    try:
+        wait_until_ready(process, url := f"http://127.0.0.1:{port}")
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    """Wait for the first healthy answer; fail with what the process printed if it ends before."""
+    for _ in range(300):
+        if process.poll() is not None:
+            output, _ = process.communicate()
+            pytest.fail(f"the service ended with code {process.returncode}: {output}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1):  # noqa: S310  (the address is this test's own)
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    pytest.fail("the service was not ready within 30 s")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic table, written by its command."""
+    path = tmp_path_factory.mktemp("data") / "cars.csv"
+    assert run("training", "sample", path).returncode == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def first_model(cars: Path) -> Path:
+    """A store with the first model, trained and promoted by the README's command."""
+    store = cars.parent / "models"
+    result = run(
+        *("training", "fit", cars, "--target", "Price", "--feature", "Kilometers_Driven"),
+        *("--name", "used-car-price", "--store", store, "--promote"),
+    )
+    assert result.returncode == 0, result.stderr
+    return store
+
+
+@pytest.fixture(scope="session")
+def first_service(first_model: Path) -> Iterator[str]:
+    """The address of a service of the first model."""
+    with serving(first_model) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mixed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service of a toy with two numbers and a category, names with odd characters."""
+    store = tmp_path_factory.mktemp("mixed") / "store"
+    opened = open_store(str(store))
+    opened.promote("toy", publish_toy(opened).version)
+    with serving(store) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def used_cars() -> Path:
+    """The folder of the real data set, where there is one."""
+    folder = os.environ.get("PLUMBLINE_USED_CARS")
+    if not folder:
+        pytest.skip("the real data are not here: PLUMBLINE_USED_CARS does not name their folder")
+    return Path(folder)
+
+
+def only_json(text: str) -> object:
+    """Parse JSON that must not hold NaN or Infinity."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in an answer"))
