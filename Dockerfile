@@ -10,6 +10,13 @@ COPY model_store model_store
 COPY training training
 COPY app app
 
+FROM base AS serve
+RUN pip install --no-cache-dir .
+USER plumbline
+ENV PLUMBLINE_STORE=/store PLUMBLINE_HOST=0.0.0.0
+EXPOSE 8000
+ENTRYPOINT ["python", "-m", "app"]
+
 FROM base AS train
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --retries 1 --timeout 15 --extra-index-url "$TORCH_INDEX" torch==2.13.0 \
@@ -17,10 +24,3 @@ RUN pip install --no-cache-dir --retries 1 --timeout 15 --extra-index-url "$TORC
 USER plumbline
 VOLUME /store
 ENTRYPOINT ["python", "-m", "training"]
-
-FROM base AS serve
-RUN pip install --no-cache-dir .
-USER plumbline
-ENV PLUMBLINE_STORE=/store PLUMBLINE_HOST=0.0.0.0
-EXPOSE 8000
-ENTRYPOINT ["python", "-m", "app"]

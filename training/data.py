@@ -115,7 +115,7 @@ def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None
 def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
     """Parse the file and keep the named columns."""
     try:
-        return pd.read_csv(path, usecols=list(names), encoding="utf-8-sig", float_precision="round_trip")
+        return pd.read_csv(path, usecols=list(names), encoding="utf-8-sig")
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         message = f"{path} cannot be read as a CSV file: {error}"
         raise DataError(message) from None
