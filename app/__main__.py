@@ -4,6 +4,8 @@ Exit codes: 0 stopped, 2 usage or an address that cannot be listened on, 3 nothi
 """
 
 import argparse
+import shlex
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from pydantic import ValidationError
 
 from app.main import create_app
 from app.serving import Served, load_served
-from app.settings import Settings
+from app.settings import Settings, first_fault
 from model_store.errors import StoreError
 
 
@@ -28,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreError as error:
         return fail(error, 3)
     announce(served, listener)
-    config = uvicorn.Config(create_app(served, settings), loop="uvloop", http="httptools")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn stops on these, then raises them once more for its caller: that is a clean end here.
+        signal.signal(number, lambda *_: None)
+    config = uvicorn.Config(create_app(served, settings), loop="uvloop", http="httptools", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
@@ -45,9 +50,7 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     try:
         return Settings(**vars(parser.parse_args(arguments)))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UsageError(message) from None
+        raise UsageError(first_fault(error)) from None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,7 +72,7 @@ def announce(served: Served, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"Serving {served.name} version {served.version} on {url}, documented at {url}/docs")
-    print(f"Try: curl -d '{served.example}' {url}/predict", flush=True)
+    print(f"Try: curl -d {shlex.quote(served.example)} {url}/predict", flush=True)
 
 
 def fail(error: Exception, code: int) -> int:

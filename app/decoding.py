@@ -32,7 +32,7 @@ class Decoder:
         """The row as columns of one value each; raises Refused."""
         try:
             row = self._decode_row(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             faults.refuse(self._features, body, faults.row_faults)
         check_members(body, names=len(self._members), texts=self._texts)
         return self._columns([row])
@@ -41,7 +41,7 @@ class Decoder:
         """The rows as columns, in their order; raises Refused."""
         try:
             batch = self._decode_batch(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             faults.refuse(self._features, body, faults.batch_faults)
         if (batch.instances is UNSET) == (batch.columns is UNSET):
             faults.refuse(self._features, body, faults.batch_faults)

@@ -5,7 +5,6 @@ Nothing here runs for a good request. A fault never repeats what was sent.
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -103,11 +102,10 @@ def columns_faults(features: Sequence[Feature], columns: Any) -> Iterator[Fault]
                 for index, value in enumerate(values)
                 if not acceptable(feature, value)
             )
-    lengths = Counter(len(values) for values in lists.values() if isinstance(values, list))
+    lengths = {len(values) for values in lists.values() if isinstance(values, list)}
     if len(lengths) > 1:
-        yield Fault(
-            "/columns", f"columns of equal length are due, these have {', '.join(map(str, lengths))} values"
-        )
+        found = f"these have {min(lengths)} to {max(lengths)} values"
+        yield Fault("/columns", f"columns of equal length are due, {found}")
 
 
 def member_faults(features: Sequence[Feature], members: Any, pointer: str) -> Iterator[Fault]:
@@ -116,9 +114,10 @@ def member_faults(features: Sequence[Feature], members: Any, pointer: str) -> It
     if not isinstance(members, dict):
         yield Fault(pointer, f"an object with {listed(names)} is due")
         return
+    folded = {name.casefold(): name for name in names}
     for name in members.keys() - set(names):
-        nearest = get_close_matches(name[:LONGEST_NAME], names, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {listed(names)}"
+        nearest = get_close_matches(name[:LONGEST_NAME].strip().casefold(), folded, n=1)
+        hint = f"did you mean {folded[nearest[0]]!r}?" if nearest else f"known are {listed(names)}"
         yield Fault(pointer, f"it has an unknown member: {hint}")
     for feature in features:
         if feature.name not in members:

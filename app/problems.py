@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 MOST_FAULTS = 10
+MOST_BYTES = 4096
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -36,8 +37,10 @@ class Refused(Exception):
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """The problem as a response."""
-    return Response(msgspec.json.encode(problem), problem.status, headers, MEDIA_TYPE)
+    """The problem as a response of at most 4 KiB; faults that do not fit are left out."""
+    while len(content := msgspec.json.encode(problem)) > MOST_BYTES and problem.errors:
+        problem = msgspec.structs.replace(problem, errors=problem.errors[:-1])
+    return Response(content, problem.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

@@ -115,10 +115,11 @@ def tabular_type(name: str, members: dict[str, Any]) -> type[Struct]:
 
 def value_type(feature: Feature) -> Any:
     """A finite number or one of the known categories, with what the documentation says of it."""
-    note = Meta(description=explain(feature), examples=[example(feature)])
+    documented = {"description": explain(feature), "examples": [example(feature)]}
     if isinstance(feature, CategoricalFeature):
-        return Annotated[Literal[feature.values], note]
-    return Annotated[float, note]
+        documented |= {"type": "string", "enum": list(feature.values)}
+        return Annotated[Literal[feature.values], Meta(extra_json_schema=documented)]
+    return Annotated[float, Meta(extra_json_schema=documented)]
 
 
 def at_least_one(item: Any) -> Any:
@@ -130,6 +131,11 @@ def example(feature: Feature) -> float | int | str:
     """The feature's example, a whole number written as one."""
     value = feature.example
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def example_row(features: Sequence[Feature]) -> dict[str, float | str]:
+    """A row that is answered."""
+    return {feature.name: example(feature) for feature in features}
 
 
 def explain(feature: Feature) -> str:
@@ -145,4 +151,10 @@ def components(features: Sequence[Feature]) -> dict[str, Any]:
     """The JSON Schemas of every request and answer, for the OpenAPI document."""
     row = row_type(features)
     types = (row, batch_type(features, row), Prediction, BatchPrediction, Health, Problem)
-    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")[1]
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas["Batch"] |= {
+        "minProperties": 1,
+        "maxProperties": 1,
+        "examples": [{"instances": [example_row(features)]}],
+    }
+    return schemas

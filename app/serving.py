@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from app.decoding import Decoder
 from app.problems import Fault, Refused
-from app.schemas import BatchPrediction, Interval, Intervals, Prediction, ServedModel, components, example
+from app.schemas import BatchPrediction, Interval, Intervals, Prediction, ServedModel, components, example_row
 from model_store.encoding import Columns, Matrix, out_of_range
 from model_store.store import Version, open_store
 
@@ -56,7 +56,7 @@ class Served:
     @property
     def example(self) -> str:
         """The body of a request that is answered."""
-        return json.dumps({feature.name: example(feature) for feature in self._manifest.features})
+        return json.dumps(example_row(self._manifest.features))
 
     def describe(self) -> ServedModel:
         """What is served."""
@@ -74,6 +74,7 @@ class Served:
             title=self.name,
             version=self.version,
             description=f"Predicts {target.name} from {', '.join(inputs)}. Served by Plumbline.",
+            servers=[{"url": "."}],
             routes=routes,
         )
         document["components"]["schemas"] |= components(self._manifest.features)

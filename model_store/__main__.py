@@ -6,8 +6,9 @@ Exit codes: 0 done, 2 usage, 3 the store refused.
 import argparse
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
-from model_store.errors import NothingPromoted, StoreError, VersionRefused
+from model_store.errors import NothingPromoted, StoreError
 from model_store.manifest import CategoricalFeature, Feature, Manifest
 from model_store.store import Promotion, Store, Version, open_store
 
@@ -15,6 +16,8 @@ from model_store.store import Promotion, Store, Version, open_store
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     store = open_store(options.store)
     try:
         print(options.run(store, options))
@@ -33,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     named = argparse.ArgumentParser(add_help=False, parents=[common])
     named.add_argument("name", help="the model's name")
     reasoned = argparse.ArgumentParser(add_help=False, parents=[named])
-    reasoned.add_argument("--reason", help="kept in the history")
+    reasoned.add_argument("--reason", type=unicode_text, help="kept in the history")
 
     listing = commands.add_parser("list", parents=[common], help="all models and their versions")
     listing.set_defaults(run=run_list)
@@ -46,6 +49,14 @@ def parser() -> argparse.ArgumentParser:
     rollback = commands.add_parser("rollback", parents=[reasoned], help="promote the previous version again")
     rollback.set_defaults(run=run_rollback)
     return top
+
+
+def unicode_text(argument: str) -> str:
+    """Refuse bytes that are no text in the terminal's encoding."""
+    if not argument.isprintable():
+        message = "a line of text is due"
+        raise argparse.ArgumentTypeError(message)
+    return argument
 
 
 def run_list(store: Store, _options: argparse.Namespace) -> str:
@@ -61,7 +72,7 @@ def list_line(store: Store, name: str, number: int) -> str:
     start = f"{name:24} {number:7}  {mark:8}"
     try:
         manifest, _ = store.read_manifest(name, number)
-    except VersionRefused as error:
+    except StoreError as error:
         return f"{start}  {error}"
     r2 = f"{manifest.metrics.model.r2:.4f}" if manifest.metrics else "–"
     inputs = ", ".join(feature.name for feature in manifest.features)
@@ -71,7 +82,9 @@ def list_line(store: Store, name: str, number: int) -> str:
 def run_show(store: Store, options: argparse.Namespace) -> str:
     """A version's inputs, weights and scores."""
     return describe(
-        store.load(options.name, options.version) if options.version else store.load_promoted(options.name)
+        store.load_promoted(options.name)
+        if options.version is None
+        else store.load(options.name, options.version)
     )
 
 
@@ -113,7 +126,7 @@ def describe(version: Version) -> str:
             *(
                 f"tensor    {name} {list(tensor.shape)} = {tensor.ravel()[:6].tolist()}"
                 f"{' …' if tensor.size > 6 else ''}"
-                for name, tensor in version.predictor.weights.items()
+                for name, tensor in sorted(version.predictor.weights.items())
             ),
         ]
     )

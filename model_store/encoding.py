@@ -35,7 +35,11 @@ def encode(features: Sequence[Feature], columns: Columns) -> Matrix:
 
 def z_scores(feature: NumericFeature, values: Column) -> Matrix:
     """(x - mean) / std, shape (n,)."""
-    z: Matrix = (np.asarray(values, dtype=np.float64) - feature.mean) / feature.std
+    x = np.asarray(values)
+    if x.dtype.kind not in "fiu":
+        message = f"{feature.name} is not numeric"
+        raise ValueError(message)
+    z: Matrix = (x.astype(np.float64, copy=False) - feature.mean) / feature.std
     return z
 
 

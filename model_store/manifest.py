@@ -8,10 +8,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,6 +24,7 @@ from pydantic import (
 
 from model_store.errors import InvalidName, ManifestInvalid
 
+SCHEMA_VERSION = 1
 WEIGHTS, HISTORY, MANIFEST = "weights.safetensors", "history.csv", "manifest.json"
 FEWEST_GOLDEN_ROWS = 32
 
@@ -201,7 +202,7 @@ class FileEntry(Part):
 class Description(Part):
     """What training knows of a model before the store gives it a version number."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
     name: str
     target: Target
     features: Annotated[tuple[Feature, ...], Field(min_length=1)]
@@ -224,7 +225,9 @@ class Description(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_name(self.name)
+        if not is_name(self.name):
+            message = "its name cannot name a model"
+            raise ValueError(message)
         names = [feature.name for feature in self.features]
         refuse_repeats(names, "feature")
         for index, row in enumerate(self.golden):
@@ -238,7 +241,7 @@ class Manifest(Description):
     """A published version: its number, the moment it was made and what its files must be."""
 
     version: PositiveInt
-    created_at: datetime
+    created_at: AwareDatetime
     files: dict[Literal["weights.safetensors", "history.csv"], FileEntry]
 
     def to_json(self) -> bytes:
@@ -268,9 +271,14 @@ class Manifest(Description):
 
 def check_name(name: str) -> str:
     """Return `name` if it can name a model, raise InvalidName otherwise."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+    if not is_name(name):
         raise InvalidName(name)
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` can name a model."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is not None
 
 
 def refuse_repeats(names: Iterable[str], what: str) -> None:

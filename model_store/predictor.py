@@ -71,6 +71,8 @@ def load_weights(description: Description, content: bytes, path: str) -> dict[st
         tensors = load(content)
     except SafetensorError as error:
         raise TensorsInvalid(path, f"not a safetensors file ({error})") from None
+    except KeyError as error:
+        raise TensorsInvalid(path, f"it holds a tensor of type {error}, float64 is due") from None
     shapes = description.tensor_shapes
     if tensors.keys() != shapes.keys():
         raise TensorsInvalid(path, f"it holds {sorted(tensors)} where {sorted(shapes)} are due")

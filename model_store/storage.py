@@ -26,7 +26,7 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str) -> list[str]:
-        """The names directly below the folder `prefix` ('' is the top), sorted; none if it is not there."""
+        """The names directly below the folder `prefix` ('' is the top), sorted; none if it does not exist."""
         ...
 
 
@@ -53,25 +53,28 @@ class LocalDisk:
             raise PathMissing(self._named(path)) from None
         except OSError as error:
             raise StorageFailed(self._named(path), describe(error)) from None
-        with os.fdopen(descriptor, "rb", closefd=True) as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StorageFailed(self._named(path), "not a plain file")
-            return file.read()
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        except OSError as error:
+            raise StorageFailed(self._named(path), describe(error)) from None
+        finally:
+            os.close(descriptor)
 
     def create(self, path: str, content: bytes) -> None:
         """Write, sync, link, sync."""
         final = self._root / path
+        temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
         try:
             make_folders(final.parent)
-            temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
             try:
                 write_synced(temporary, content)
-                os.link(temporary, final)
+                link_new(temporary, final)
             finally:
                 temporary.unlink(missing_ok=True)
             sync_folder(final.parent)
-        except FileExistsError:
-            raise PathTaken(self._named(path)) from None
         except OSError as error:
             raise StorageFailed(self._named(path), describe(error)) from None
 
@@ -82,6 +85,8 @@ class LocalDisk:
         except FileNotFoundError:
             return []
         except OSError as error:
+            if isinstance(error, NotADirectoryError) and self._root.is_dir():
+                return []
             raise StorageFailed(self._named(prefix), describe(error)) from None
         return sorted(name for name in names if not name.startswith("."))
 
@@ -105,6 +110,14 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(descriptor)
+
+
+def link_new(existing: Path, name: Path) -> None:
+    """Give a file another name; raises PathTaken if something has it."""
+    try:
+        os.link(existing, name)
+    except FileExistsError:
+        raise PathTaken(str(name)) from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import AwareDatetime, PositiveInt, ValidationError
 
 from model_store.errors import (
     FileDiffers,
@@ -37,6 +37,7 @@ from model_store.manifest import (
     Part,
     Sha256,
     check_name,
+    is_name,
 )
 from model_store.predictor import Predictor, check_golden, load_weights
 from model_store.storage import LocalDisk, Storage
@@ -49,7 +50,7 @@ class Promotion(Part):
     version: PositiveInt
     digest: Sha256
     previous: PositiveInt | None
-    promoted_at: datetime
+    promoted_at: AwareDatetime
     reason: str | None
 
 
@@ -74,8 +75,8 @@ class Store:
         return self._storage.url
 
     def models(self) -> list[str]:
-        """The names of all models."""
-        return self._storage.list("")
+        """The names of all models, those with a finished version."""
+        return [name for name in self._storage.list("") if is_name(name) and self.versions(name)]
 
     def only_model(self) -> str:
         """The name of the store's single model; raises NotOneModel."""
@@ -97,8 +98,11 @@ class Store:
     ) -> Manifest:
         """Write a new version and return its manifest. It is not promoted.
 
+        Raises TensorsInvalid or GoldenDiffer, before anything is written, for one that `load` would refuse.
         `others` makes the remaining files once the version's number is known.
         """
+        where = f"the new version of {description.name}"
+        check_golden(Predictor(description, load_weights(description, weights, where)), where)
         number = self._claim(description.name, weights)
         files = {WEIGHTS: weights, **others(number)}
         manifest = Manifest.model_validate(
@@ -174,12 +178,15 @@ class Store:
         """Load the promoted version and check that it is the very one that was promoted."""
         promotion = self.promoted(name)
         version = self.load(name, promotion.version)
+        self._check_promoted(name, version, promotion)
+        return version
+
+    def _check_promoted(self, name: str, version: Version, promotion: Promotion) -> None:
         if version.digest != promotion.digest:
             raise ManifestInvalid(
                 self._named(folder_of(name, promotion.version), MANIFEST),
                 f"its digest is {version.digest}, promoted was {promotion.digest}",
             )
-        return version
 
     def promoted(self, name: str) -> Promotion:
         """The promotion in force; raises ModelNotFound or NothingPromoted."""
@@ -194,6 +201,7 @@ class Store:
         while True:
             current = self._latest_promotion(name)
             if current and current.version == number:
+                self._check_promoted(name, version, current)
                 return current
             promotion = Promotion(
                 generation=current.generation + 1 if current else 1,
@@ -229,9 +237,12 @@ class Store:
             return None
         path = promotion_path(name, generation)
         try:
-            return Promotion.model_validate_json(self._storage.read(path))
+            promotion = Promotion.model_validate_json(self._storage.read(path))
         except ValidationError as error:
             raise ManifestInvalid(self._named(path), error.errors()[0]["msg"]) from None
+        if promotion.generation != generation:
+            raise ManifestInvalid(self._named(path), f"it says it is generation {promotion.generation}")
+        return promotion
 
     def _numbers(self, folder: str, suffix: str = "") -> list[int]:
         names = self._storage.list(folder)

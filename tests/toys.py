@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.manifest import (
+    SCHEMA_VERSION,
     CategoricalFeature,
     Category,
     Description,
@@ -94,6 +95,7 @@ def toy_description(network: Linear | Mlp | None = None, seed: int = 1, **change
     rows = toy_rows(32)
     predictions = expected_predictions(network, weights, rows)
     fields: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "name": "toy",
         "target": TARGET,
         "features": FEATURES,

@@ -10,6 +10,7 @@ import numpy as np
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,
+    SCHEMA_VERSION,
     Description,
     GoldenRow,
     Manifest,
@@ -37,6 +38,7 @@ def publish(
 ) -> Manifest:
     """Write the model, which was fitted on all rows of `table`, as the next version of `name`."""
     description = Description(
+        schema_version=SCHEMA_VERSION,
         name=name,
         target=describe_target(table),
         features=model.features,

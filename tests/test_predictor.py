@@ -1,0 +1,255 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from sklearn.linear_model import LinearRegression
+from sklearn.neural_network import MLPRegressor
+
+from model_store.encoding import encode
+from model_store.errors import GoldenDiffer, TensorsInvalid
+from model_store.manifest import Description, Linear, Mlp
+from model_store.predictor import Predictor, check_golden, dump_weights, load_weights
+from tests.toys import (
+    AGE,
+    FEATURES,
+    FUEL,
+    POWER,
+    expected_predictions,
+    toy_description,
+    toy_rows,
+    toy_weights,
+)
+
+NETWORKS: Final = [
+    Linear(),
+    Mlp(hidden=(4,), activation="relu"),
+    Mlp(hidden=(17, 3), activation="relu"),
+    Mlp(hidden=(17, 3), activation="tanh"),
+]
+networks = pytest.mark.parametrize("network", NETWORKS, ids=lambda network: repr(network)[:40])
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {feature.name: [row[feature.name] for row in rows] for feature in FEATURES}
+
+
+def toy_predictor(network: Linear | Mlp) -> Predictor:
+    return Predictor(toy_description(network), toy_weights(network, 5))
+
+
+def standardised_columns(inputs: NDArray[np.float64]) -> tuple[Description, dict[str, NDArray[np.float64]]]:
+    """A description of two numbers that reach the network as they are."""
+    features = tuple(feature.model_copy(update={"mean": 0.0, "std": 1.0}) for feature in (AGE, POWER))
+    description = toy_description().model_copy(update={"features": features})
+    return description, {AGE.name: inputs[:, 0], POWER.name: inputs[:, 1]}
+
+
+@networks
+def test_predictions_are_those_of_the_textbook_formula(network: Linear | Mlp) -> None:
+    rows = toy_rows(1000, seed=9)
+    expected = expected_predictions(network, toy_weights(network, 5), rows)
+    actual = toy_predictor(network).predict(columns_of(rows))
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_predictions_are_those_of_scikit_learns_linear_regression() -> None:
+    columns = columns_of(toy_rows(200))
+    encoded = encode(FEATURES, columns)[:, :-1]
+    prices = np.random.default_rng(3).normal(size=200)
+    oracle = LinearRegression().fit(encoded, prices)
+    weights = {
+        "layers.0.weight": np.append(oracle.coef_, 0.0)[np.newaxis],
+        "layers.0.bias": np.array([oracle.intercept_]),
+    }
+    predictions = Predictor(toy_description(), weights).predict(columns)
+    np.testing.assert_allclose(predictions, oracle.predict(encoded), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_predictions_are_those_of_scikit_learns_perceptron(activation: str) -> None:
+    inputs = np.random.default_rng(4).normal(size=(300, 2))
+    oracle = MLPRegressor(hidden_layer_sizes=(8, 5), activation=activation, random_state=0)
+    oracle.partial_fit(inputs, inputs[:, 0] * inputs[:, 1])
+    weights: dict[str, NDArray[np.float64]] = {}
+    for layer, (weight, bias) in enumerate(zip(oracle.coefs_, oracle.intercepts_, strict=True)):
+        weights |= {f"layers.{layer}.weight": weight.T, f"layers.{layer}.bias": bias}
+    description, columns = standardised_columns(inputs)
+    network = Mlp.model_validate({"hidden": (8, 5), "activation": activation})
+    predictions = Predictor(description.model_copy(update={"network": network}), weights).predict(columns)
+    np.testing.assert_allclose(predictions, oracle.predict(inputs), rtol=1e-12, atol=1e-12)
+
+
+@networks
+def test_a_row_gives_the_same_bits_alone_and_anywhere_in_a_batch_of_any_size(network: Linear | Mlp) -> None:
+    predictor, rows = toy_predictor(network), toy_rows(1000, seed=5)
+    alone = np.concatenate([predictor.predict(columns_of([row])) for row in rows])
+    rng = np.random.default_rng(6)
+    for size in range(1, 1001):
+        chosen = rng.integers(0, 1000, size)
+        batch = predictor.predict(columns_of([rows[index] for index in chosen]))
+        assert batch.tobytes() == alone[chosen].tobytes(), f"a batch of {size}"
+
+
+@networks
+def test_lists_and_arrays_of_any_stride_give_the_same_bits(network: Linear | Mlp) -> None:
+    predictor, columns = toy_predictor(network), columns_of(toy_rows(101))
+    strided = {name: np.repeat(np.array(values), 3)[::3] for name, values in columns.items()}
+    assert predictor.predict(strided).tobytes() == predictor.predict(columns).tobytes()
+
+
+def test_no_rows_give_no_predictions() -> None:
+    assert toy_predictor(Linear()).predict(columns_of([])).shape == (0,)
+
+
+@networks
+def test_an_input_beyond_all_measure_overflows_without_a_warning(network: Linear | Mlp) -> None:
+    columns = columns_of(toy_rows(3)) | {AGE.name: [1.7e308, -1.7e308, 1.0], POWER.name: [-1.7e308] * 3}
+    assert toy_predictor(network).predict(columns).shape == (3,)
+
+
+@networks
+def test_weights_survive_the_round_trip_to_the_bit(network: Linear | Mlp) -> None:
+    weights = toy_weights(network, 5)
+    loaded = load_weights(toy_description(network), dump_weights(weights), "here")
+    assert {name: tensor.tobytes() for name, tensor in loaded.items()} == {
+        name: tensor.tobytes() for name, tensor in weights.items()
+    }
+
+
+def test_a_transposed_view_is_dumped_by_value() -> None:
+    network = Mlp(hidden=(5,))
+    weights = toy_weights(network, 5)
+    weights["layers.0.weight"] = weights["layers.0.weight"].T
+    loaded = load_weights(toy_description(network), dump_weights(weights), "here")
+    np.testing.assert_array_equal(loaded["layers.0.weight"], weights["layers.0.weight"])
+
+
+def tensors(**changes: NDArray[Any] | None) -> bytes:
+    """A linear toy's weights, `weight` or `bias` exchanged or left out, or another tensor added."""
+    found: dict[str, NDArray[Any] | None] = {"weight": np.ones((1, 5)), "bias": np.ones(1), **changes}
+    return save({f"layers.0.{name}": tensor for name, tensor in found.items() if tensor is not None})
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (tensors(bias=None), r"\['layers.0.weight'\]"),
+        (tensors(scale=np.ones(1)), r"layers\.0\.scale"),
+        (tensors(weight=np.ones((5, 1))), r"layers\.0\.weight is float64 \(5, 1\)"),
+        (tensors(weight=np.ones(5)), r"layers\.0\.weight is float64 \(5,\)"),
+        (tensors(weight=np.ones((1, 6))), r"layers\.0\.weight is float64 \(1, 6\)"),
+        (tensors(bias=np.ones(())), r"layers\.0\.bias is float64 \(\)"),
+        (tensors(weight=np.ones((1, 5), np.float32)), r"layers\.0\.weight is float32"),
+        (tensors(bias=np.ones(1, np.float16)), r"layers\.0\.bias is float16"),
+        (tensors(bias=np.ones(1, np.int64)), r"layers\.0\.bias is int64"),
+        (tensors(bias=np.ones(1, np.complex64)), r"layers\.0\.bias is complex64"),
+        (tensors(weight=np.array([[1, 2, 3, 4, np.nan]])), r"layers\.0\.weight is not finite"),
+        (tensors(weight=np.array([[1, 2, np.inf, 4, 5]])), r"layers\.0\.weight is not finite"),
+        (tensors(bias=np.array([-np.inf])), r"layers\.0\.bias is not finite"),
+        (save({}), r"it holds \[\]"),
+        (b"", "not a safetensors file"),
+        (b"\x80\x04.", "not a safetensors file"),
+        (b"\xff" * 8 + b"{}", "not a safetensors file"),
+        (tensors() + b"\x00", "not a safetensors file"),
+    ],
+)
+def test_wrong_tensors_are_refused_with_what_is_wrong(content: bytes, what: str) -> None:
+    with pytest.raises(TensorsInvalid, match=f"^here is refused: .*{what}"):
+        load_weights(toy_description(), content, "here")
+
+
+def test_weights_cut_at_any_byte_are_refused() -> None:
+    description, content = toy_description(), tensors()
+    for length in range(len(content)):
+        with pytest.raises(TensorsInvalid):
+            load_weights(description, content[:length], "here")
+
+
+def test_a_perceptrons_weights_are_not_a_linear_models() -> None:
+    with pytest.raises(TensorsInvalid, match=r"layers\.1\.bias"):
+        load_weights(toy_description(), dump_weights(toy_weights(Mlp(hidden=(1,)), 5)), "here")
+
+
+@networks
+def test_the_golden_rows_of_an_intact_model_agree(network: Linear | Mlp) -> None:
+    check_golden(toy_predictor(network), "here")
+
+
+SWAPPED: Final = (
+    AGE.model_copy(update={"name": POWER.name}),
+    POWER.model_copy(update={"name": AGE.name}),
+    FUEL,
+)
+WRONG: Final[dict[str, dict[str, Any]]] = {
+    "the names of two features are swapped": {"features": SWAPPED},
+    "a mean is another run's": {"features": (AGE.model_copy(update={"mean": 5.2500001}), POWER, FUEL)},
+    "a std is another run's": {"features": (AGE, POWER.model_copy(update={"std": 33.3000001}), FUEL)},
+    "the categories are in another order": {
+        "features": (AGE, POWER, FUEL.model_copy(update={"categories": FUEL.categories[::-1]}))
+    },
+    "a category is renamed": {
+        "features": (
+            AGE,
+            POWER,
+            FUEL.model_copy(
+                update={
+                    "categories": (
+                        FUEL.categories[0].model_copy(update={"value": "LPG"}),
+                        *FUEL.categories[1:],
+                    )
+                }
+            ),
+        )
+    },
+    "the last golden row was made by another model": {
+        "golden": (*toy_description().golden[:-1], toy_description(seed=2).golden[-1])
+    },
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_golden_rows_differ_when(wrong: str) -> None:
+    description = toy_description().model_copy(update=WRONG[wrong])
+    with pytest.raises(GoldenDiffer, match=r"^here is refused: (a )?golden row"):
+        check_golden(Predictor(description, toy_weights(Linear(), 5)), "here")
+
+
+def test_the_golden_rows_differ_when_a_square_weight_is_transposed() -> None:
+    predictor = toy_predictor(Mlp(hidden=(5,), activation="tanh"))
+    predictor.weights["layers.0.weight"] = predictor.weights["layers.0.weight"].T
+    with pytest.raises(GoldenDiffer):
+        check_golden(predictor, "here")
+
+
+def test_the_golden_rows_differ_when_the_activation_is_another() -> None:
+    relu, tanh = (Mlp.model_validate({"hidden": (5,), "activation": word}) for word in ("relu", "tanh"))
+    description = toy_description(relu).model_copy(update={"network": tanh})
+    with pytest.raises(GoldenDiffer):
+        check_golden(Predictor(description, toy_weights(relu, 5)), "here")
+
+
+def test_the_golden_rows_differ_when_every_prediction_is_not_a_number() -> None:
+    predictor = toy_predictor(Mlp(hidden=(2,)))
+    predictor.weights["layers.0.bias"] = np.array([1.7e308, 1.7e308])
+    predictor.weights["layers.1.weight"] = np.array([[2.0, -2.0]])
+    with pytest.raises(GoldenDiffer, match=r"32 of 32 rows"):
+        check_golden(predictor, "here")
+
+
+@pytest.mark.parametrize(("change", "agrees"), [(1e-13, True), (-1e-13, True), (1e-6, False), (-1e-6, False)])
+def test_golden_rows_may_differ_in_the_last_bits_only(change: float, agrees: bool) -> None:
+    description = toy_description()
+    row = description.golden[-1]
+    moved = row.model_copy(update={"prediction": row.prediction * (1 + change)})
+    predictor = Predictor(
+        description.model_copy(update={"golden": (*description.golden[:-1], moved)}), toy_weights(Linear(), 5)
+    )
+    if agrees:
+        check_golden(predictor, "here")
+    else:
+        with pytest.raises(GoldenDiffer, match=r"golden row 31 .*1 of 32 rows differ"):
+            check_golden(predictor, "here")
