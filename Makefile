@@ -7,7 +7,7 @@ BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test lint
+.PHONY: run test lint bench
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -19,6 +19,9 @@ lint: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks.training
 
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, NoReturn, TypeAlias
 
 from app.problems import MOST_FAULTS, Fault, Refused
-from model_store.manifest import CategoricalFeature, Feature
+from model_store.manifest import CategoricalFeature, Feature, is_fillable
 
 MOST_NAMED = 5
 LONGEST_NAME = 200
@@ -126,6 +126,8 @@ def member_faults(features: Sequence[Feature], members: Any, pointer: str) -> It
 
 def acceptable(feature: Feature, value: Any) -> bool:
     """Whether a parsed value is one the feature takes."""
+    if value is None:
+        return is_fillable(feature)
     if isinstance(feature, CategoricalFeature):
         return isinstance(value, str) and value in feature.values
     return isinstance(value, float) and math.isfinite(value)
@@ -136,7 +138,8 @@ def expected(feature: Feature) -> str:
     if isinstance(feature, CategoricalFeature):
         return f"one of {listed(feature.values)}"
     unit = f" {feature.unit}" if feature.unit else ""
-    return f"a finite number (in training {feature.minimum:.10g} to {feature.maximum:.10g}{unit})"
+    kind = "a finite number or null" if is_fillable(feature) else "a finite number"
+    return f"{kind} (in training {feature.minimum:.10g} to {feature.maximum:.10g}{unit})"
 
 
 def listed(names: Sequence[str]) -> str:

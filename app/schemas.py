@@ -119,7 +119,8 @@ def value_type(feature: Feature) -> Any:
     if isinstance(feature, CategoricalFeature):
         documented |= {"type": "string", "enum": list(feature.values)}
         return Annotated[Literal[feature.values], Meta(extra_json_schema=documented)]
-    return Annotated[float, Meta(extra_json_schema=documented)]
+    number: Any = float if feature.fill is None else float | None
+    return Annotated[number, Meta(extra_json_schema=documented)]
 
 
 def at_least_one(item: Any) -> Any:

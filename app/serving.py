@@ -43,13 +43,15 @@ class Served:
         return msgspec.json.encode(BatchPrediction(predictions, intervals, outside, self.name, self.version))
 
     def _compute(self, columns: Columns) -> tuple[list[float], Intervals | None]:
-        predictions = self._predictor.predict(columns)
+        outputs = self._predictor.outputs(columns)
+        predictions = self._predictor.in_unit(outputs)
         interval = self._manifest.interval
         if interval is None:
             check_finite(predictions)
             return predictions.tolist(), None
-        with np.errstate(over="ignore"):
-            lower, upper = predictions + interval.lower, predictions + interval.upper
+        lower, upper = (
+            self._predictor.in_unit(outputs + shift) for shift in (interval.lower, interval.upper)
+        )
         check_finite(predictions, lower, upper)
         return predictions.tolist(), Intervals(interval.coverage, lower.tolist(), upper.tolist())
 

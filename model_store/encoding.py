@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_store.manifest import CategoricalFeature, Feature, NumericFeature
 
 Matrix: TypeAlias = NDArray[np.float64]
-Column: TypeAlias = Sequence[float | str] | Matrix
+Column: TypeAlias = Sequence[float | str | None] | Matrix
 Columns: TypeAlias = Mapping[str, Column]
 
 
@@ -34,8 +34,11 @@ def encode(features: Sequence[Feature], columns: Columns) -> Matrix:
 
 
 def z_scores(feature: NumericFeature, values: Column) -> Matrix:
-    """(x - mean) / std, shape (n,)."""
+    """(x - mean) / std, shape (n,), the feature's `fill` in place of a missing x (None or NaN)."""
     x = np.asarray(values)
+    if feature.fill is not None:
+        x = np.array([np.nan if value is None else value for value in values]) if x.dtype == object else x
+        x = np.where(np.isnan(x), feature.fill, x)
     if x.dtype.kind not in "fiu":
         message = f"{feature.name} is not numeric"
         raise ValueError(message)

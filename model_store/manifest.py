@@ -25,7 +25,8 @@ from pydantic import (
 from model_store.errors import InvalidName, ManifestInvalid
 
 SCHEMA_VERSION = 1
-WEIGHTS, HISTORY, MANIFEST = "weights.safetensors", "history.csv", "manifest.json"
+WEIGHTS, HISTORY, REPORT = "weights.safetensors", "history.csv", "report.html"
+MANIFEST = "manifest.json"
 FEWEST_GOLDEN_ROWS = 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -55,12 +56,16 @@ class Range(Part):
 
 
 class NumericFeature(Range):
-    """A numeric input; it reaches the network as (x - mean) / std, one column."""
+    """A numeric input; it reaches the network as (x - mean) / std, one column.
+
+    `fill` stands for a missing value; without it a value is required.
+    """
 
     kind: Literal["numeric"] = "numeric"
     name: ColumnName
     unit: str | None = None
     description: str | None = None
+    fill: float | None = None
     example: float
 
     @property
@@ -108,10 +113,11 @@ Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="ki
 
 
 class Target(Range):
-    """The number that is predicted."""
+    """The number that is predicted; with the transform `log` the network gives its natural logarithm."""
 
     name: ColumnName
     unit: str | None = None
+    transform: Literal["none", "log"] = "none"
 
 
 class Linear(Part):
@@ -142,14 +148,24 @@ Network = Annotated[Linear | Mlp, Field(discriminator="kind")]
 
 
 class Training(Part):
-    """How the weights came about: enough to make them again, bit for bit."""
+    """How the weights came about: enough to make them again, bit for bit.
+
+    `cost` is the mean squared error of the shipped weights on the rows, in the unit of the network's output
+    squared; `optimum` is the least that any line reaches there.
+    """
 
     optimizer: str
     learning_rate: PositiveFloat
     epochs: NonNegativeInt
     batch_size: PositiveInt | None = None
     seed: int
+    normalize: Literal["z-score", "none"] = "z-score"
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    missing: Literal["drop", "mean"] = "drop"
+    dropped: dict[str, PositiveInt] = {}
     rows: PositiveInt
+    cost: float
+    optimum: float | None = None
     data_sha256: Sha256
     libraries: dict[str, str]
 
@@ -173,7 +189,10 @@ class Metrics(Part):
 
 
 class ResidualQuantiles(Part):
-    """Held-out residuals (actual - predicted) that bound `coverage` of new rows, in the target's unit."""
+    """Held-out residuals (actual - predicted) that bound `coverage` of new rows.
+
+    They are in the unit of the network's output: the target's, or its natural logarithm.
+    """
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
     lower: float
@@ -183,7 +202,7 @@ class ResidualQuantiles(Part):
 class GoldenRow(Part):
     """A raw row and the prediction that torch made for it."""
 
-    inputs: dict[str, float | str]
+    inputs: dict[str, float | str | None]
     prediction: float
 
 
@@ -230,9 +249,12 @@ class Description(Part):
             raise ValueError(message)
         names = [feature.name for feature in self.features]
         refuse_repeats(names, "feature")
+        needed = {
+            name for feature, name in zip(self.features, names, strict=True) if not is_fillable(feature)
+        }
         for index, row in enumerate(self.golden):
-            if row.inputs.keys() != set(names):
-                message = f"golden row {index} does not give every feature once"
+            if row.inputs.keys() != set(names) or any(row.inputs[name] is None for name in needed):
+                message = f"golden row {index} does not give every feature a value"
                 raise ValueError(message)
         return self
 
@@ -242,7 +264,7 @@ class Manifest(Description):
 
     version: PositiveInt
     created_at: AwareDatetime
-    files: dict[Literal["weights.safetensors", "history.csv"], FileEntry]
+    files: dict[Literal["weights.safetensors", "history.csv", "report.html"], FileEntry]
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`, whose SHA-256 is the digest."""
@@ -267,6 +289,11 @@ class Manifest(Description):
             message = f"files does not list {WEIGHTS}"
             raise ValueError(message)
         return self
+
+
+def is_fillable(feature: NumericFeature | CategoricalFeature) -> bool:
+    """Whether the feature's value may be missing."""
+    return isinstance(feature, NumericFeature) and feature.fill is not None
 
 
 def check_name(name: str) -> str:

@@ -26,8 +26,19 @@ class Predictor:
         The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
         training range may overflow to an infinity: the caller decides what that means.
         """
+        return self.in_unit(self.outputs(columns))
+
+    def outputs(self, columns: Columns) -> Matrix:
+        """What the network gives for the rows, (n,): the prediction, or its logarithm if that was trained."""
         with np.errstate(over="ignore", invalid="ignore"):
             return self._forward(encode(self.description.features, columns))
+
+    def in_unit(self, outputs: Matrix) -> Matrix:
+        """The target in its own unit from what the network gives."""
+        if self.description.target.transform == "none":
+            return outputs
+        with np.errstate(over="ignore"):
+            return np.exp(outputs)
 
     def _forward(self, encoded: Matrix) -> Matrix:
         network = self.description.network

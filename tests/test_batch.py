@@ -29,7 +29,7 @@ def predict(client: httpx.Client, body: object) -> dict[str, Any]:
     return parsed
 
 
-def as_columns(rows: list[dict[str, float | str]]) -> dict[str, list[float | str]]:
+def as_columns(rows: list[dict[str, float | str | None]]) -> dict[str, list[float | str | None]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

@@ -1,10 +1,15 @@
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.preprocessing import StandardScaler
 
-from training.data import DataError, describe_features, describe_target, read_table, split
+from model_store.encoding import Matrix
+from training import data
+from training.data import DataError, Table, read_table, split
+from training.recipe import Recipe, make_recipe
 
 
 def table_file(folder: Path, text: str) -> Path:
@@ -13,85 +18,208 @@ def table_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_statistics_are_those_of_scikit_learns_standard_scaler(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).lognormal(3, 2, size=500)
-    lines = "\n".join(f"{value!r},{value * 2!r}" for value in values.tolist())
-    table = read_table(table_file(tmp_path, f"x,y\n{lines}\n"), "y", ["x"])
-    scaler = StandardScaler().fit(values.reshape(-1, 1))
-    (feature,) = describe_features(table)
-    assert feature.mean == pytest.approx(scaler.mean_[0], rel=1e-13)
-    assert feature.std == pytest.approx(scaler.scale_[0], rel=1e-13)
-    assert (feature.minimum, feature.maximum) == (values.min(), values.max())
-    assert feature.deciles == pytest.approx(np.percentile(values, range(10, 100, 10)))
-    assert feature.example in values
+def recipe(inputs: str = "x", *, categories: str = "", **fields: Any) -> Recipe:
+    """A recipe for the target y from inputs given as words."""
+    features = [{"name": name} for name in inputs.split()]
+    features += [{"name": name, "kind": "categorical"} for name in categories.split()]
+    return make_recipe({"target": {"name": "y"}, "features": features, **fields})
 
 
-def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
-    texts = ["0.1", "2.2250738585072014e-308", "1.7976931348623157e308", "-0.30000000000000004"]
-    path = table_file(tmp_path, "x,y\n" + "\n".join(f"{text},{row}" for row, text in enumerate(texts)))
-    table = read_table(path, "y", ["x"])
-    assert table.columns["x"].tolist() == [float(text) for text in texts]
+def rows_of(table: Table) -> Matrix:
+    return np.concatenate(list(table.blocks))
 
 
-def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = table_file(tmp_path, "x,y,z\n1,2,\n,3,1\n2,,1\n,,1\n5,6,\n")
-    table = read_table(path, "y", ["x"])
-    assert table.columns["x"].tolist() == [1, 5]
-    assert table.target.tolist() == [2, 6]
-    assert table.dropped == {"x": 2, "y": 2}
+def read(folder: Path, text: str, inputs: str = "x", **fields: Any) -> Table:
+    return read_table(table_file(folder, text), recipe(inputs, **fields))
+
+
+def test_columns_come_in_the_recipes_order_and_the_target_last(tmp_path: Path) -> None:
+    table = read(tmp_path, "y,z,other,x\n1,2,?,3\n4,5,?,6\n", "x z")
+    assert rows_of(table).tolist() == [[3, 2, 1], [6, 5, 4]]
+    assert table.target().tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("unit", ["", " km"])
+def test_numbers_are_read_to_the_last_bit(tmp_path: Path, unit: str) -> None:
+    rng = np.random.default_rng(0)
+    numbers = (rng.normal(size=2000) * 10.0 ** rng.integers(-30, 30, 2000)).tolist()
+    texts = [*map(repr, numbers), "0.1", "2.2250738585072014e-308", "1.7976931348623157e308"]
+    table = read(tmp_path, "x,y\n" + "".join(f"{text}{unit},{row}\n" for row, text in enumerate(texts)))
+    assert rows_of(table)[:, 0].tolist() == [float(text) for text in texts]
+
+
+def test_rows_with_an_empty_cell_are_left_out_and_counted_by_column(tmp_path: Path) -> None:
+    table = read(tmp_path, "x,y,z,c\n1,2,,a\n,3,1,b\n2,,1,a\nnull km,-,1,a\n5,6,,\n7,8,,b\n", categories="c")
+    assert rows_of(table)[:, [0, 2]].tolist() == [[1, 2], [7, 8]]
+    assert table.dropped == {"x": 2, "y": 2, "c": 1}
+    assert table.categories == {"c": {"a": 1, "b": 1}}
+
+
+def test_missing_mean_keeps_the_rows_that_have_a_target_and_their_categories(tmp_path: Path) -> None:
+    text = "x,y,c\n1,2,a\n,3,b\n2,,a\n3,4,\n"
+    table = read(tmp_path, text, categories="c", missing="mean")
+    assert np.array_equal(rows_of(table), np.array([[1.0, 0.0, 2.0], [np.nan, 1.0, 3.0]]), equal_nan=True)
+    assert table.dropped == {"y": 1, "c": 1}
+
+
+def test_units_are_taken_off_and_counted(tmp_path: Path) -> None:
+    text = 'x,y,z\n19.67 kmpl,1 lakh,1\n26.6 km/kg,2,2\n18.2 kmpl,3 lakh,3\n"1,582 kmpl",4,\nnull kmpl,5,5\n'
+    table = read(tmp_path, text)
+    assert rows_of(table).tolist() == [[19.67, 1], [26.6, 2], [18.2, 3], [1582, 4]]
+    assert table.units == {"x": {"kmpl": 3, "km/kg": 1}, "y": {"lakh": 2}}
+
+
+def test_numbers_and_numbers_with_units_may_be_mixed_in_a_long_column(tmp_path: Path) -> None:
+    rows = 90_000
+    cells = [f"{row % 7}" if row < rows // 2 else f"{row % 7} km" for row in range(rows)]
+    table = read(tmp_path, "x,y\n" + "".join(f"{cell},{row}\n" for row, cell in enumerate(cells)))
+    assert rows_of(table)[:, 0].tolist() == [row % 7 for row in range(rows)]
+    assert table.units == {"x": {"km": rows // 2}}
+
+
+def test_categories_are_text_and_known_in_the_order_they_come(tmp_path: Path) -> None:
+    table = read(tmp_path, "y,c\n1,007\n2,7\n3,007\n4,ñ\n", "", categories="c")
+    assert table.categories == {"c": {"007": 2, "7": 1, "ñ": 1}}
+    assert table.columns(table.blocks[0]) == {"c": ["007", "7", "007", "ñ"]}
+
+
+def test_pieces_of_any_length_give_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{row % 5 or ''},{row},{'abc'[row % 3]}\n" for row in range(50)]
+    path = table_file(tmp_path, "x,y,c\n" + "".join(lines))
+    whole = read_table(path, recipe(categories="c"))
+    monkeypatch.setattr(data, "PIECE_ROWS", 7)
+    pieces = read_table(path, recipe(categories="c"))
+    assert np.array_equal(rows_of(pieces), rows_of(whole))
+    assert (pieces.categories, pieces.dropped) == (whole.categories, whole.dropped)
+    assert pieces.dropped == {"x": 10}
 
 
 def test_a_byte_order_mark_does_not_hide_the_first_column(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xef\xbb\xbfx,y\n1,2\n3,4\n")
-    assert read_table(path, "y", ["x"]).rows == 2
+    table = read_table(path, recipe())
+    assert table.rows == 2
+    assert table.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("text", "inputs", "sentence"),
+    ("text", "fields", "sentence"),
     [
-        ("", ["x"], "is empty"),
-        ("x,y\n", ["x"], "has 0 rows"),
-        ("x,y\n1,2\n", ["x"], "has 1 rows"),
-        ("Price,Kilometers\n1,2\n2,3\n", ["kilometers"], "did you mean 'Kilometers'"),
-        ("x;y\n1;2\n", ["x"], "no column 'x'"),
-        ("x,y\n1,2\nred,3\n", ["x"], "row 2 has 'red'"),
-        ("x,y\n1,2\ninf,3\n", ["x"], "cannot be read as a finite number"),
-        ("x,x,y\n1,2,3\n", ["x"], "has 2 columns named 'x'"),
-        ("x,y\n1,2\n3,4\n", ["x", "x"], "asked for twice"),
-        ("x,y\n1,2\n3,4\n", ["y"], "asked for twice"),
-        ('"x""",y\n1,2\n3,4\n', ['x"'], "rename it"),
-        ('x,y\n1,2\n"3,4\n', ["x"], "cannot be read as a CSV file"),
+        ("", {}, "is empty"),
+        ("x,y\n", {}, "has 0 rows"),
+        ("x,y\n1,2\n", {}, "has 1 rows"),
+        ("x,y\n1,\n,2\n", {}, "has 0 rows"),
+        ("X_value,y\n1,2\n2,3\n", {"inputs": "x_value"}, "did you mean 'X_value'"),
+        ("x;y\n1;2\n", {}, "no column 'x'"),
+        ("x,y\n1,2\nred,3\n", {}, "row 2 has 'red', which is not a number; for a column of categories"),
+        ("x,y\n1,2\n3,2019-05-01\n", {}, "row 2 has '2019-05-01', which is not a number"),
+        ("x,y\n1,2\ninf,3\n", {}, "row 2 has 'inf', which is not a finite number"),
+        ("x,y\n1,2\n1e400 km,3\n", {}, "row 2 has '1e400 km', which is not a finite number"),
+        ("x,x,y\n1,2,3\n", {}, "has 2 columns named 'x'"),
+        ('x,y\n1,2\n"3,4\n', {}, "cannot be read as a table"),
+        (
+            "x,y\n1,2\n3,0\n",
+            {"target": {"name": "y", "transform": "log"}},
+            "row 2 has '0', which is not above",
+        ),
+        ("x,y\n1,-2 Rs\n3,1 Rs\n", {"target": {"name": "y", "transform": "log"}}, "row 1 has '-2 Rs'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_a_sentence(
-    tmp_path: Path, text: str, inputs: list[str], sentence: str
+    tmp_path: Path, text: str, fields: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(DataError) as refusal:
-        read_table(table_file(tmp_path, text), "y", inputs)
+        read(tmp_path, text, **fields)
     assert sentence in str(refusal.value)
-    assert "table.csv" in str(refusal.value) or "column" in str(refusal.value)
+    assert "table.csv" in str(refusal.value)
+
+
+def test_a_row_is_counted_from_the_start_of_the_file_across_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "PIECE_ROWS", 10)
+    lines = ["1,2\n"] * 37
+    lines[33] = "abc,2\n"
+    with pytest.raises(DataError, match="row 34 has 'abc'"):
+        read(tmp_path, "x,y\n" + "".join(lines))
+
+
+def test_a_thousand_categories_are_taken_and_one_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "PIECE_ROWS", 300)
+    lines = [f"{row},c{row}\n" for row in range(1001)]
+    assert len(read(tmp_path, "y,c\n" + "".join(lines[:1000]), "", categories="c").categories["c"]) == 1000
+    with pytest.raises(DataError, match="more than 1000 categories"):
+        read(tmp_path, "y,c\n" + "".join(lines), "", categories="c")
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"x,y\n\xff\xfe,\x00\n")
-    for path in (tmp_path / "nowhere.csv", tmp_path, tmp_path / "binary.csv"):
-        with pytest.raises(DataError, match="cannot be read as a CSV file"):
-            read_table(path, "y", ["x"])
+    (tmp_path / "text.parquet").write_text("x,y\n1,2\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("nowhere.csv", "nowhere.parquet", "binary.csv", "text.parquet", "folder"):
+        with pytest.raises(DataError, match=name):
+            read_table(tmp_path / name, recipe())
 
 
-def test_a_constant_column_is_refused_by_name(tmp_path: Path) -> None:
-    table = read_table(table_file(tmp_path, "x,y\n0.1,1\n0.1,2\n0.1,3\n"), "y", ["x"])
-    with pytest.raises(DataError, match="constant: all 3 rows have 0"):
-        describe_features(table)
-    constant_target = read_table(table_file(tmp_path, "x,y\n1,7\n2,7\n"), "y", ["x"])
-    with pytest.raises(DataError, match="the column 'y'"):
-        describe_target(constant_target)
+@pytest.fixture
+def mixed() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "x": rng.normal(size=60),
+            "w": [f"{row} kg" for row in range(60)],
+            "c": rng.choice(["a", "b", "c"], 60),
+            "y": np.arange(60),
+        }
+    )
+    table.loc[3, "x"] = np.nan
+    table.loc[5, ["w", "c"]] = None
+    return table
 
 
-def test_a_split_takes_every_row_once_and_depends_on_the_seed() -> None:
-    fit_rows, held_rows = split(1001, 0.2, seed=3)
-    assert len(held_rows) == 200
-    assert sorted([*fit_rows, *held_rows]) == list(range(1001))
-    assert np.array_equal(split(1001, 0.2, seed=3)[1], held_rows)
-    assert not np.array_equal(split(1001, 0.2, seed=4)[1], held_rows)
+def test_a_parquet_file_and_a_folder_of_them_equal_the_csv(tmp_path: Path, mixed: pd.DataFrame) -> None:
+    mixed.to_csv(tmp_path / "table.csv", index=False)
+    mixed.to_parquet(tmp_path / "table.parquet")
+    (tmp_path / "folder").mkdir()
+    mixed[:20].to_parquet(tmp_path / "folder" / "1.parquet")
+    mixed[20:].to_parquet(tmp_path / "folder" / "2.parquet")
+    tables = [
+        read_table(tmp_path / name, recipe("x w", categories="c", missing="mean"))
+        for name in ("table.csv", "table.parquet", "folder")
+    ]
+    assert tables[0].rows == 59
+    for table in tables[1:]:
+        assert np.array_equal(rows_of(table), rows_of(tables[0]), equal_nan=True)
+        assert (table.categories, table.units, table.dropped) == (
+            tables[0].categories,
+            tables[0].units,
+            {"c": 1},
+        )
+    assert len({table.sha256 for table in tables}) == 3
+
+
+def test_a_folders_digest_changes_with_any_of_its_files(tmp_path: Path, mixed: pd.DataFrame) -> None:
+    mixed[:20].to_parquet(tmp_path / "1.parquet")
+    mixed[20:].to_parquet(tmp_path / "2.parquet")
+    before = data.data_sha256(tmp_path)
+    assert data.data_sha256(tmp_path) == before
+    mixed[21:].to_parquet(tmp_path / "2.parquet")
+    assert data.data_sha256(tmp_path) != before
+
+
+def test_a_split_holds_out_the_share_and_depends_on_the_seed() -> None:
+    held_out = split(1001, 0.2, seed=3)
+    assert held_out.shape == (1001,)
+    assert held_out.sum() == 200
+    assert np.array_equal(split(1001, 0.2, seed=3), held_out)
+    assert not np.array_equal(split(1001, 0.2, seed=4), held_out)
+
+
+def test_a_table_and_its_complement_take_every_row_once(tmp_path: Path) -> None:
+    table = read(tmp_path, "x,y\n" + "".join(f"{row},{row}\n" for row in range(101)))
+    held_out = split(101, 0.2, seed=0)
+    taken = [rows_of(table.take(mask))[:, 0] for mask in (held_out, ~held_out)]
+    assert [len(rows) for rows in taken] == [20, 81]
+    assert sorted(np.concatenate(taken)) == list(range(101))

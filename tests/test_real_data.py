@@ -6,11 +6,21 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.neural_network import MLPRegressor
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from model_store.manifest import Linear
 from tests.conftest import run, serving
+from training.data import Table, read_table, split
+from training.model import hold_out, stop_early
+from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
 
 
 @dataclass(frozen=True)
@@ -96,3 +106,67 @@ def test_the_new_cars_get_what_numpy_gives(trained: Trained, used_cars: Path) ->
     assert answer["interval"]["upper"] == (expected + interval["upper"]).tolist()
     outside = np.flatnonzero((new < feature["minimum"]) | (new > feature["maximum"])).tolist()
     assert answer["out_of_range"] == ({"Kilometers_Driven": outside} if outside else {})
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        (("--normalize", "none"), ["learning rate 0.1", "8.49e-11", "Kilometers_Driven reaches 6.5e+06"]),
+        (("--optimizer", "sgd"), ["learning rate 0.1", "0.01282", "a z-score of 70.58", "batch of 64"]),
+    ],
+)
+def test_training_that_diverges_says_why_and_publishes_nothing(
+    used_cars: Path, tmp_path: Path, options: tuple[str, ...], numbers: list[str]
+) -> None:
+    result = run(
+        *("training", "fit", used_cars / "train-data.csv", "--target", "Price"),
+        *("--feature", "Kilometers_Driven", "--name", "cars", "--store", tmp_path / "models", *options),
+    )
+    assert result.returncode == 4
+    assert all(number in result.stderr for number in numbers), result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return read_recipe(Path(__file__).parent.parent / "examples" / "used-cars.toml").recipe
+
+
+def test_the_nine_column_line_scores_as_scikit_learns(used_cars: Path, recipe: Recipe) -> None:
+    exact = recipe.model_copy(
+        update={
+            "target": TargetColumn(name="Price"),
+            "network": Linear(),
+            "schedule": Schedule(optimizer="exact"),
+        }
+    )
+    table = read_table(used_cars / "train-data.csv", exact)
+    seen, held = columns_for_scikit_learn(table)
+    oracle = LinearRegression().fit(*seen).score(*held)
+    assert hold_out(exact, table).metrics.model.r2 == pytest.approx(oracle, rel=1e-9)
+    assert 0.6 < oracle < 0.8
+
+
+def test_the_second_example_is_level_with_scikit_learns_perceptron(used_cars: Path, recipe: Recipe) -> None:
+    table = read_table(used_cars / "train-data.csv", recipe)
+    (x, y), (new_x, new_y) = columns_for_scikit_learn(table)
+    oracle = MLPRegressor(hidden_layer_sizes=(32, 16), random_state=0, max_iter=500, early_stopping=True)
+    theirs = r2_score(new_y, np.exp(oracle.fit(x, np.log(y)).predict(new_x)))
+    ours = hold_out(stop_early(recipe, table), table).metrics.model.r2
+    assert ours > theirs - 0.03
+    assert ours > 0.85
+
+
+Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def columns_for_scikit_learn(table: Table) -> tuple[Rows, Rows]:
+    """The rows our model sees and those held out, encoded by scikit-learn, and their target."""
+    held_out = split(table.rows, 0.2, 0)
+    rows = pd.concat(pd.DataFrame(table.columns(block)) for block in table.blocks)
+    texts = rows.select_dtypes(exclude="number").columns
+    scaler = ColumnTransformer(
+        [("text", OneHotEncoder(), texts)], remainder=StandardScaler(), sparse_threshold=0
+    )
+    encoded, target = scaler.fit(rows[~held_out]).transform(rows), table.target()
+    return (encoded[~held_out], target[~held_out]), (encoded[held_out], target[held_out])

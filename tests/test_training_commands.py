@@ -1,25 +1,59 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from model_store.store import open_store
-from tests.conftest import run
-
-
-def fit(table: Path, store: Path, *more: str) -> tuple[int, str, str]:
-    result = run("training", "fit", table, "--name", "cars", "--store", store, *more)
-    return result.returncode, result.stdout, result.stderr
-
+from tests.conftest import only_json, run
+from training.__main__ import main
 
 ASKED = ("--target", "Price", "--feature", "Kilometers_Driven")
+OPTIMIZERS = ["gd", "sgd", "momentum", "rmsprop", "adam"]
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `python -m training ARGUMENTS…` in this process, which has torch already."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["training", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return command
+
+
+@pytest.fixture
+def fit(command: Command) -> Command:
+    return lambda table, store, *more: command("fit", table, "--name", "cars", "--store", store, *more)
+
+
+def parsed(text: str) -> Any:
+    return only_json(text)
+
+
+def weights_file(store: Path, version: int) -> bytes:
+    return (store / f"cars/versions/{version}/weights.safetensors").read_bytes()
 
 
 def test_the_first_model_comes_out_as_published(cars: Path, tmp_path: Path) -> None:
-    code, output, _ = fit(cars, tmp_path / "models", *ASKED, "--optimizer", "gd", "--learning-rate", "0.1")
-    assert code == 0
+    result = run(
+        *("training", "fit", cars, "--name", "cars", "--store", tmp_path / "models", *ASKED),
+        *("--optimizer", "gd", "--learning-rate", "0.1"),
+    )
+    output = result.stdout
+    assert (result.returncode, result.stderr) == (0, "")
     assert re.search(r"^W = -0\.129 ", output, re.MULTILINE)
     assert re.search(r"^b = 9\.479$", output, re.MULTILINE)
     costs = [float(cost) for cost in re.findall(r"cost +([\d.]+)$", output, re.MULTILINE)]
@@ -34,22 +68,30 @@ def test_the_shipped_weights_are_the_optimum_on_all_rows(cars: Path, first_model
     version = open_store(str(first_model)).load_promoted("used-car-price")
     assert version.predictor.weights["layers.0.weight"].item() == pytest.approx(slope, abs=1e-9)
     assert version.predictor.weights["layers.0.bias"].item() == pytest.approx(price.mean(), abs=1e-9)
-    assert version.manifest.training.rows == 6019
+    training = version.manifest.training
+    assert training.rows == 6019
+    assert training.optimum == pytest.approx(price.var() - slope**2, rel=1e-9)
+    assert training.cost == pytest.approx(price.var() - slope**2, rel=1e-9)
     assert version.manifest.metrics is not None
     assert version.manifest.metrics.rows == 1204
 
 
-def test_training_again_gives_the_next_version_with_the_same_bits(cars: Path, tmp_path: Path) -> None:
+def test_training_again_gives_the_next_version_with_the_same_bits(
+    fit: Command, cars: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "models"
     for expected in (1, 2):
-        code, output, _ = fit(cars, store, *ASKED, "--feature", "Year", "--epochs", "50")
+        code, output, _ = fit(
+            cars, store, *ASKED, "--feature", "Year", "--epochs", "3", "--optimizer", "adam"
+        )
         assert code == 0
         assert f"cars version {expected} is in the store" in output
-    files = [(store / f"cars/versions/{number}/weights.safetensors").read_bytes() for number in (1, 2)]
-    assert files[0] == files[1]
+    assert weights_file(store, 1) == weights_file(store, 2)
 
 
-def test_without_a_holdout_there_are_no_scores_and_no_interval(cars: Path, tmp_path: Path) -> None:
+def test_without_a_holdout_there_are_no_scores_and_no_interval(
+    fit: Command, cars: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "models"
     assert fit(cars, store, *ASKED, "--holdout", "0", "--promote")[0] == 0
     manifest = open_store(str(store)).load_promoted("cars").manifest
@@ -57,31 +99,159 @@ def test_without_a_holdout_there_are_no_scores_and_no_interval(cars: Path, tmp_p
     assert manifest.interval is None
 
 
+RECIPE = """\
+data = "{data}"
+name = "cars"
+missing = "mean"
+target = {{ name = "Price", transform = "log" }}
+network = {{ kind = "mlp", hidden = [4] }}
+schedule = {{ optimizer = "adam", learning_rate = 0.01, epochs = 3 }}
+features = [{{ name = "Year" }}, {{ name = "Power" }}, {{ name = "Fuel_Type", kind = "categorical" }}]
+"""
+
+
+def test_a_recipe_gives_the_bits_of_the_same_options(
+    command: Command, fit: Command, cars: Path, tmp_path: Path
+) -> None:
+    path, store = tmp_path / "recipe.toml", tmp_path / "models"
+    path.write_text(RECIPE.format(data=cars))
+    code, _, errors = command("fit", path, "--store", store)
+    assert code == 0, errors
+    code, _, errors = fit(
+        cars,
+        store,
+        *("--target", "Price", "--target-transform", "log", "--missing", "mean", "--hidden", "4"),
+        *("--feature", "Year", "--feature", "Power", "--category", "Fuel_Type"),
+        *("--optimizer", "adam", "--learning-rate", "0.01", "--epochs", "3"),
+    )
+    assert code == 0, errors
+    assert weights_file(store, 1) == weights_file(store, 2)
+    manifest = open_store(str(store)).load("cars", 1).manifest
+    assert manifest.features[1].model_dump()["unit"] == "bhp"
+    assert manifest.target.transform == "log"
+    assert manifest.training.missing == "mean"
+
+
+def test_json_is_one_object_with_the_weights_and_the_costs(fit: Command, cars: Path, tmp_path: Path) -> None:
+    store = tmp_path / "models"
+    code, output, errors = fit(cars, store, *ASKED, "--optimizer", "exact", "--json")
+    assert (code, errors) == (0, "")
+    said = parsed(output)
+    assert (said["name"], said["version"], said["promoted"]) == ("cars", 1, False)
+    assert said["weights"]["layers.0.weight"][0][0] == pytest.approx(-0.129, abs=5e-4)
+    assert said["weights"]["layers.0.bias"][0] == pytest.approx(9.479, abs=5e-4)
+    assert said["history"][-1] == said["training"]["cost"] == pytest.approx(said["training"]["optimum"])
+    assert said["metrics"]["rows"] == 1204
+
+
+def test_dropped_rows_and_mixed_units_are_told(fit: Command, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "Price,Run\n" + "".join(f"{row},{row % 7} km\n{row},{row % 5} mi\n,3 km\n" for row in range(9))
+    )
+    code, output, errors = fit(
+        table, tmp_path / "models", "--target", "Price", "--feature", "Run", "--holdout", "0"
+    )
+    assert code == 0, errors
+    assert "18 rows of" in output
+    assert "Price is empty in 9 rows, which are left out" in output
+    assert "Run has several units, read as one: km (" in output
+
+
 HEADER = "Price,Kilometers_Driven\n"
+FINE = HEADER + "1,4\n2,5\n3,7\n"
 WILD = (*ASKED, "--holdout", "0", "--learning-rate", "9", "--epochs", "9999")
 
 
 @pytest.mark.parametrize(
     ("text", "more", "code", "sentence"),
     [
+        (FINE, (*ASKED, "--learning-rate", "0"), 2, "schedule.learning_rate"),
+        (FINE, (*ASKED, "--name", "../x"), 2, "cannot name a model"),
+        (FINE, ("--target", "Price"), 2, "features"),
+        (FINE, (*ASKED, "--hidden", "4,x"), 2, "as in 32,16"),
+        (FINE, (*ASKED, "--optimizer", "newton"), 2, "newton"),
         ("Price,Km\n1,2\n", ASKED, 3, "no column 'Kilometers_Driven'"),
-        ("", ASKED, 3, "is empty"),
         (HEADER + "1,5\n2,5\n", (*ASKED, "--holdout", "0"), 3, "is constant"),
-        (HEADER + "1,red\n2,5\n", ASKED, 3, "is not numeric: row 1 has 'red'"),
-        (HEADER + "1,4\n2,5\n", ASKED, 3, "--holdout 0"),
-        (HEADER + "1,4\n2,5\n", (*ASKED, "--learning-rate", "0"), 2, "above 0"),
-        (HEADER + "1,4\n2,5\n", (*ASKED, "--name", "../x"), 2, "cannot name a model"),
-        (HEADER + "1,4\n2,5\n", ("--target", "Price"), 2, "--feature"),
-        (HEADER + "1,4\n2,5\n3,7\n", WILD, 4, "too large"),
+        (HEADER + "1,red\n2,5\n", ASKED, 3, "row 1 has 'red'"),
+        (FINE, ASKED, 3, "--holdout 0"),
+        (FINE, WILD, 4, "largest stable one is 1,"),
     ],
 )
 def test_what_cannot_be_trained_ends_with_a_sentence_and_a_code(
-    tmp_path: Path, text: str, more: tuple[str, ...], code: int, sentence: str
+    fit: Command, tmp_path: Path, text: str, more: tuple[str, ...], code: int, sentence: str
 ) -> None:
     table = tmp_path / "table.csv"
     table.write_text(text)
-    result = run("training", "fit", table, "--name", "cars", "--store", tmp_path / "models", *more)
-    assert result.returncode == code, result.stderr
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
+    ended, output, errors = fit(table, tmp_path / "models", *more)
+    assert ended == code
+    assert sentence in errors
+    assert "version" not in output
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [((*ASKED, "--epochs", "-1"), 2), ((*ASKED, "--holdout", "0.9"), 3), (WILD, 4)],
+)
+def test_a_process_that_fails_has_the_code_and_no_traceback(
+    tmp_path: Path, more: tuple[str, ...], code: int
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(HEADER + "1,4\n2,5\n3,7\n4,7\n")
+    result = run("training", "fit", table, "--name", "cars", "--store", tmp_path / "models", *more)
+    assert result.returncode == code
+    assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+    assert not (tmp_path / "models").exists()
+
+
+def test_raw_kilometres_diverge_as_in_the_lesson(fit: Command, cars: Path, tmp_path: Path) -> None:
+    code, _, errors = fit(cars, tmp_path / "models", *ASKED, "--normalize", "none")
+    km = pd.read_csv(cars)["Kilometers_Driven"].to_numpy(float)
+    design = np.column_stack([km, np.ones(len(km))])
+    assert code == 4
+    # Diverges on the rows that are not held out, whose bound is near that of all rows.
+    rate = float(re.findall(r"largest stable one is ([\d.e+-]+),", errors)[0])
+    assert rate == pytest.approx(1 / np.linalg.eigvalsh(design.T @ design / len(km)).max(), rel=0.2)
+    assert "Kilometers_Driven reaches" in errors
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_recipe_goes_without_options_and_data_goes_with_a_recipe(
+    command: Command, fit: Command, cars: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(data="nowhere.csv"))
+    code, _, errors = command("fit", path, "--epochs", "3", "--store", tmp_path / "models")
+    assert code == 2
+    assert "leave out the options for schedule" in errors
+    assert fit(cars, tmp_path / "models", *ASKED, "--data", cars)[0] == 2
+    assert command("fit", path, "--data", cars, "--store", tmp_path / "models")[0] == 0
+
+
+def test_compare_writes_a_page_and_lists_every_optimizer(
+    command: Command, cars: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "compare.html"
+    code, output, errors = command("compare", cars, *ASKED, "--epochs", "5", "--output", page, "--json")
+    assert (code, errors) == (0, "")
+    runs = parsed(output)["runs"]
+    assert [each["optimizer"] for each in runs] == OPTIMIZERS
+    assert len({each["history"][0] for each in runs}) == 1
+    assert all(len(each["history"]) == len(each["seconds"]) for each in runs)
+    text = page.read_text()
+    assert all(name in text.lower() for name in OPTIMIZERS)
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text)
+
+
+def test_compare_shows_an_optimizer_that_diverges_up_to_there(
+    command: Command, cars: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "compare.html"
+    code, output, errors = command(
+        *("compare", cars, *ASKED, "--learning-rate", "1.5", "--epochs", "30", "--output", page, "--json")
+    )
+    assert (code, errors) == (0, "")
+    gd = parsed(output)["runs"][0]
+    assert gd["trouble"].startswith("the cost went from")
+    assert 1 < len(gd["history"]) < 31

@@ -54,7 +54,7 @@ def toy_weights(network: Linear | Mlp, inputs: int, seed: int = 1) -> dict[str, 
     return weights
 
 
-def toy_rows(count: int, seed: int = 2) -> list[dict[str, float | str]]:
+def toy_rows(count: int, seed: int = 2) -> list[dict[str, float | str | None]]:
     """Random raw rows, every category among them."""
     rng = np.random.default_rng(seed)
     return [
@@ -106,6 +106,7 @@ def toy_description(network: Linear | Mlp | None = None, seed: int = 1, **change
             epochs=1,
             seed=seed,
             rows=13,
+            cost=1.0,
             data_sha256="0" * 64,
             libraries={},
         ),

@@ -1,71 +1,166 @@
-"""Train offline: `fit` publishes a version of a model, `sample` writes a table to try it on.
+"""Train offline: `fit` publishes a version of a model, `compare` shows the optimizers side by side.
 
 Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training diverged.
 """
 
-import math
+import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from model_store.errors import InvalidName, StoreError
-from model_store.manifest import Linear, check_name
+from model_store.manifest import Mlp, check_name
 from model_store.store import open_store
-from training.console import show_cost, show_model, show_scores, show_table
+from training.compare import compare_optimizers
+from training.console import Narrator, facts
 from training.data import DataError, read_table
-from training.fit import Diverged, Optimizer, Recipe
-from training.model import fit_model, hold_out
+from training.model import hold_out, stop_early, train
 from training.publish import publish
+from training.recipe import Optimizer, Recipe, RecipeInvalid, make_recipe, read_recipe
 from training.sample import write_used_cars
+from training.stability import Unstable
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
-
-def positive(value: float) -> float:
-    """Refuse anything but a finite number above 0."""
-    if not 0 < value < math.inf:
-        message = "a finite number above 0 is due"
-        raise typer.BadParameter(message)
-    return value
+Source = Annotated[
+    Path, typer.Argument(help="A CSV or Parquet file, a folder of Parquet files, or a recipe.toml.")
+]
+Data = Annotated[Path | None, typer.Option(help="With a recipe: the table in place of the one it names.")]
+Target = Annotated[str | None, typer.Option(help="The column to predict.")]
+Features = Annotated[
+    list[str] | None, typer.Option("--feature", help="A numeric column to predict from; repeatable.")
+]
+Categories = Annotated[
+    list[str] | None, typer.Option("--category", help="A column of categories to predict from; repeatable.")
+]
+Transform = Annotated[
+    Literal["none", "log"] | None, typer.Option("--target-transform", help="log: train on the logarithm.")
+]
+Rate = Annotated[float | None, typer.Option(help="The step's share of the gradient. [default: 0.1]")]
+Epochs = Annotated[int | None, typer.Option(help="Times to go over all rows. [default: 200]")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Rows a step, for all optimizers but gd and exact. [default: 64]")
+]
+Seed = Annotated[
+    int | None, typer.Option(help="For the first weights, the held-out rows and the batches. [default: 0]")
+]
+Normalize = Annotated[
+    Literal["z-score", "none"] | None, typer.Option(help="none: train on raw inputs. [default: z-score]")
+]
+Missing = Annotated[
+    Literal["drop", "mean"] | None,
+    typer.Option(help="mean: fill missing numbers, here and at serving, in place of dropping their rows."),
+]
 
 
 @cli.command("fit")
 def fit_command(
-    data: Annotated[Path, typer.Argument(help="A CSV file; its first line names the columns.")],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
-    feature: Annotated[list[str], typer.Option(help="A numeric column to predict from; may be repeated.")],
-    name: Annotated[str, typer.Option(help="The model's name in the store.")],
-    optimizer: Annotated[Optimizer, typer.Option(help="gd: gradient descent, all rows a step.")] = "gd",
-    learning_rate: Annotated[
-        float, typer.Option(callback=positive, help="The step's share of the gradient.")
-    ] = 0.1,
-    epochs: Annotated[int, typer.Option(min=0, help="Times to go over all rows.")] = 200,
-    seed: Annotated[int, typer.Option(help="For the first weights and the held-out rows.")] = 0,
+    source: Source,
+    data: Data = None,
+    target: Target = None,
+    feature: Features = None,
+    category: Categories = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the store.")] = None,
+    target_transform: Transform = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="How to descend. [default: gd]")] = None,
+    learning_rate: Rate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    normalize: Normalize = None,
+    missing: Missing = None,
     holdout: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of rows to score on; 0: no scores.")
-    ] = 0.2,
+        float | None, typer.Option(help="The share of rows to score on; 0: no scores. [default: 0.2]")
+    ] = None,
+    network: Annotated[Literal["linear", "mlp"] | None, typer.Option(help="[default: linear]")] = None,
+    hidden: Annotated[str | None, typer.Option(help="The units of an mlp's hidden layers: 32,16")] = None,
+    activation: Annotated[Literal["relu", "tanh"] | None, typer.Option(help="[default: relu]")] = None,
     store: Annotated[str, typer.Option(help="The store's folder.")] = "models",
     promote: Annotated[bool, typer.Option("--promote", help="Promote the new version.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Train a model on a table and publish it as the next version."""
-    check_name(name)
-    recipe = Recipe(Linear(), optimizer, learning_rate, epochs, seed)
-    table = read_table(data, target, feature)
-    show_table(table)
-    metrics, interval = hold_out(recipe, table, holdout) if holdout else (None, None)
-    model = fit_model(recipe, table, show_cost(epochs))
-    show_model(model, table)
-    if metrics:
-        show_scores(metrics)
+    asked = given(
+        target=given(name=target, transform=target_transform),
+        features=columns(feature, category),
+        network=given(kind=network, hidden=units(hidden), activation=activation),
+        schedule=given(
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            normalize=normalize,
+        ),
+        missing=missing,
+        holdout=holdout,
+    )
+    path, recipe, recipe_name = decide(source, data, asked)
+    name = check_name(name or recipe_name or "")
+    narrator = Narrator(quiet=as_json)
+    with narrator.waiting(f"reading {path}"):
+        table = read_table(path, recipe)
+    narrator.table(table)
+    if isinstance(recipe.network, Mlp) and recipe.holdout:
+        with narrator.waiting("looking for the number of epochs that does best on rows left out"):
+            recipe = stop_early(recipe, table)
+        narrator.say(f"{recipe.schedule.epochs} epochs do best on rows left out")
+    with narrator.epochs(recipe) as on_epoch:
+        model = train(recipe, table, on_epoch=on_epoch)
+    narrator.model(model, recipe)
+    with narrator.waiting("scoring on held-out rows"):
+        held_out = hold_out(recipe, table) if recipe.holdout else None
+    if held_out:
+        narrator.metrics(held_out.metrics)
     versions = open_store(store)
-    manifest = publish(versions, name, recipe, table, model, metrics, interval)
-    typer.echo(f"{name} version {manifest.version} is in the store {store}")
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    manifest = publish(versions, name, recipe, table, model, held_out, command)
+    narrator.say(f"{name} version {manifest.version} is in the store {store}")
     if promote:
         versions.promote(name, manifest.version)
-        typer.echo("it is promoted; serve it with:")
-        typer.echo(f"  python -m app --store {store} --name {name}")
+        narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
+    if as_json:
+        typer.echo(json.dumps(facts(manifest, model, promoted=promote)))
+
+
+@cli.command("compare")
+def compare_command(
+    source: Source,
+    data: Data = None,
+    target: Target = None,
+    feature: Features = None,
+    category: Categories = None,
+    target_transform: Transform = None,
+    learning_rate: Rate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    missing: Missing = None,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Train with every optimizer from the same start on the same rows, and show how each descends."""
+    asked = given(
+        target=given(name=target, transform=target_transform),
+        features=columns(feature, category),
+        schedule=given(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed),
+        missing=missing,
+    )
+    path, recipe, _ = decide(source, data, asked)
+    narrator = Narrator(quiet=as_json)
+    with narrator.waiting(f"reading {path}"):
+        table = read_table(path, recipe)
+    narrator.table(table)
+    with narrator.waiting("training with every optimizer"):
+        comparison = compare_optimizers(recipe, table)
+    narrator.comparison(comparison)
+    output.write_bytes(comparison.page())
+    narrator.say(f"the pictures are in {output}")
+    if as_json:
+        typer.echo(json.dumps(comparison.facts()))
 
 
 @cli.command("sample")
@@ -77,15 +172,53 @@ def sample_command(
     typer.echo(f"wrote a synthetic table of used cars to {path}")
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given a value."""
+    return {name: value for name, value in options.items() if value not in (None, {}, [])}
+
+
+def columns(features: list[str] | None, categories: list[str] | None) -> list[dict[str, str]]:
+    """The columns to predict from, numbers first."""
+    return [
+        *({"name": name} for name in features or ()),
+        *({"name": name, "kind": "categorical"} for name in categories or ()),
+    ]
+
+
+def units(hidden: str | None) -> list[int] | None:
+    """The sizes of the hidden layers from '32,16'."""
+    if hidden is None:
+        return None
+    try:
+        return [int(size) for size in hidden.split(",")]
+    except ValueError:
+        message = "--hidden takes whole numbers with commas between them, as in 32,16"
+        raise RecipeInvalid(message) from None
+
+
+def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path, Recipe, str | None]:
+    """The table, the recipe and the model's name: all from a recipe file, or from the options."""
+    if source.suffix == ".toml":
+        if asked:
+            message = f"{source} decides the model: leave out the options for {', '.join(asked)}"
+            raise RecipeInvalid(message)
+        file = read_recipe(source)
+        return data or file.data, file.recipe, file.name
+    if data:
+        message = "--data goes with a recipe.toml; give the table alone"
+        raise RecipeInvalid(message)
+    return source, make_recipe(asked), None
+
+
 def main() -> int:
     """Run one command and return its exit code."""
     try:
         cli()
-    except InvalidName as error:
+    except (InvalidName, RecipeInvalid) as error:
         return fail(error, 2)
     except (DataError, StoreError) as error:
         return fail(error, 3)
-    except Diverged as error:
+    except Unstable as error:
         return fail(error, 4)
     return 0
 

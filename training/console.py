@@ -1,53 +1,131 @@
-"""What training shows in the terminal."""
+"""What training shows: a progress bar in a terminal, plain lines elsewhere, or one JSON object."""
 
-import typer
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from model_store.manifest import Metrics
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as Grid
+
+from model_store.manifest import Linear, Manifest, Metrics, NumericFeature
+from training.compare import Comparison
 from training.data import Table
-from training.evaluate import least_squares, mean_squared_error
-from training.fit import OnEpoch
+from training.fit import OnEpoch, nothing
 from training.model import Model
+from training.recipe import Recipe
+
+MOST_WEIGHTS = 40
 
 
-def show_table(table: Table) -> None:
-    """How many rows there are, and how many were dropped for want of which value."""
-    typer.echo(f"{table.rows:,} rows of {table.source}")
-    for name, count in table.dropped.items():
-        typer.echo(f"  {count:,} more were dropped: {name} is empty")
+@dataclass(frozen=True)
+class Narrator:
+    """Tells a person what happens; says nothing when `quiet`."""
+
+    quiet: bool = False
+
+    @property
+    def console(self) -> Console:
+        """Where to write: numbers and names as they are, without colours guessed from their form."""
+        return Console(quiet=self.quiet, highlight=False, markup=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self.console.print(text)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show that something of unknown length goes on, where somebody looks."""
+        console = self.console
+        if console.is_terminal and not self.quiet:
+            with console.status(text):
+                yield
+        else:
+            yield
+
+    @contextmanager
+    def epochs(self, recipe: Recipe) -> Iterator[OnEpoch]:
+        """Show the cost as it falls."""
+        console, epochs = self.console, recipe.schedule.epochs
+        if self.quiet:
+            yield nothing
+        elif console.is_terminal:
+            columns = (TextColumn("epoch {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
+            with Progress(*columns, TextColumn("cost {task.fields[cost]:.6g}"), console=console) as progress:
+                task = progress.add_task("", total=epochs, cost=float("nan"))
+                yield lambda epoch, cost: progress.update(task, completed=epoch, cost=cost)
+        else:
+            yield lambda epoch, cost: self.say_cost(epoch, cost, epochs)
+
+    def say_cost(self, epoch: int, cost: float, epochs: int) -> None:
+        """A line at the epochs 0 to 5, 10, 20, 50, 100, 200, 500 … and the last."""
+        if epoch <= 5 or epoch == epochs or f"{epoch}".rstrip("0") in {"1", "2", "5"}:
+            self.say(f"epoch {epoch:6}  cost {cost:.6f}")
+
+    def table(self, table: Table) -> None:
+        """How many rows there are, what was dropped or filled, and units that were taken as one."""
+        self.say(f"{table.rows:,} rows of {table.source}")
+        for name, count in table.dropped.items():
+            self.say(f"  {name} is empty in {count:,} rows, which are left out")
+        for name, units in table.units.items():
+            if len(units) > 1:
+                listed = ", ".join(f"{unit} ({count:,} rows)" for unit, count in units.items())
+                self.say(f"  {name} has several units, read as one: {listed}")
+
+    def model(self, model: Model, recipe: Recipe) -> None:
+        """The weights of a line, and how far the cost is from the least that any line reaches."""
+        if isinstance(recipe.network, Linear):
+            for column, weight in list(named_weights(model).items())[:MOST_WEIGHTS]:
+                self.say(f"W = {weight:.3f}  ({column})")
+            self.say(f"b = {model.fitted.network.tensors()['layers.0.bias'][0]:.3f}")
+        self.say(f"cost {model.fitted.cost:.6f} after {len(model.fitted.history) - 1} epochs")
+        apart = model.fitted.cost - model.line.cost
+        self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")
+
+    def metrics(self, metrics: Metrics) -> None:
+        """The held-out scores beside the baselines."""
+        grid = Grid(f"on {metrics.rows:,} held-out rows", box=None, pad_edge=False)
+        for heading in ("R²", "RMSE", "MAE"):
+            grid.add_column(heading, justify="right")
+        for label, scores in (
+            ("this model", metrics.model),
+            ("exact least squares", metrics.least_squares),
+            ("predict the mean", metrics.predict_the_mean),
+        ):
+            grid.add_row(label, f"{scores.r2:.4f}", f"{scores.rmse:.4f}", f"{scores.mae:.4f}")
+        self.console.print(grid)
+
+    def comparison(self, comparison: Comparison) -> None:
+        """How far each optimizer came, and how fast."""
+        grid = Grid("optimizer", box=None, pad_edge=False)
+        for heading in ("final cost", "above the optimum", "seconds"):
+            grid.add_column(heading, justify="right")
+        grid.add_column("")
+        for run in comparison.runs:
+            above = run.history[-1] - comparison.optimum
+            seconds = f"{run.seconds[-1]:.3f}"
+            grid.add_row(run.optimizer, f"{run.history[-1]:.6g}", f"{above:.2g}", seconds, run.trouble or "")
+        self.console.print(grid)
 
 
-def show_cost(epochs: int) -> OnEpoch:
-    """A line at epochs 0 to 5, 10, 20, 50, 100, 200, 500 … and the last."""
-
-    def on_epoch(epoch: int, cost: float) -> None:
-        leading = epoch // 10 ** (len(str(epoch)) - 1)
-        round_number = str(epoch).rstrip("0") == str(leading) and leading in {1, 2, 5}
-        if round_number or epoch <= 5 or epoch == epochs:
-            typer.echo(f"epoch {epoch:6}  cost {cost:.6f}")
-
-    return on_epoch
-
-
-def show_model(model: Model, table: Table) -> None:
-    """The weights for z-scored inputs, and how far the cost is from the exact optimum."""
-    tensors = model.fitted.network.tensors()
-    weights = tensors["layers.0.weight"][0]
-    for feature, weight in zip(model.features, weights, strict=True):
-        typer.echo(
-            f"W = {weight:.3f}  (z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r})"
-        )
-    typer.echo(f"b = {tensors['layers.0.bias'][0]:.3f}")
-    optimum = mean_squared_error(table.target, least_squares(model.inputs, table.target, model.inputs))
-    above = max(model.fitted.cost - optimum, 0.0)
-    typer.echo(f"cost {model.fitted.cost:.6f}, {above:.1e} above the exact least-squares optimum")
+def named_weights(model: Model) -> dict[str, float]:
+    """The weights of a line by input, or by input and category."""
+    names: list[str] = []
+    for feature in model.features:
+        if isinstance(feature, NumericFeature):
+            names.append(f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}")
+        else:
+            names.extend(f"{feature.name} = {value}" for value in feature.values)
+    weights = model.fitted.network.tensors()["layers.0.weight"][0]
+    return dict(zip(names, weights.tolist(), strict=True))
 
 
-def show_scores(metrics: Metrics) -> None:
-    """The held-out scores beside the baselines."""
-    typer.echo(f"on {metrics.rows:,} held-out rows    R²       RMSE        MAE")
-    for label, scores in (
-        ("this model", metrics.model),
-        ("exact least squares", metrics.least_squares),
-        ("predict the mean", metrics.predict_the_mean),
-    ):
-        typer.echo(f"  {label:20} {scores.r2:8.4f} {scores.rmse:10.4f} {scores.mae:10.4f}")
+def facts(manifest: Manifest, model: Model, *, promoted: bool) -> dict[str, object]:
+    """What `--json` prints of a published version."""
+    network = model.fitted.network.tensors()
+    return {
+        **manifest.model_dump(mode="json", exclude={"golden", "files", "schema_version"}),
+        "promoted": promoted,
+        "weights": {name: tensor.tolist() for name, tensor in network.items()},
+        "history": model.fitted.history,
+    }

@@ -1,89 +1,202 @@
-"""From a CSV file to checked columns: which columns, which rows, how they are spread."""
+"""From a CSV or Parquet file to checked columns: which columns, which rows, which units and categories.
+
+The file is read once, in pieces, so that its length does not matter to the memory it takes.
+"""
 
 import csv
 import hashlib
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from model_store.encoding import Matrix
-from model_store.manifest import COLUMN_NAME, NumericFeature, Target
+from model_store.cells import read_number
+from model_store.encoding import Column, Matrix
+from model_store.manifest import COLUMN_NAME
+from training.blocks import Blocks
+from training.recipe import InputColumn, Recipe
 
+NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
+PIECE_ROWS = 100_000
 FEWEST_ROWS = 2
+MOST_CATEGORIES = 1000
 
 
 class DataError(Exception):
     """A table that cannot be learned from; its text says what, where and what to do."""
 
 
-class Spread(TypedDict):
-    """The fields of `model_store.manifest.Range`."""
-
-    mean: float
-    std: float
-    minimum: float
-    maximum: float
-    deciles: tuple[float, ...]
-
-
 @dataclass(frozen=True)
 class Table:
-    """The rows to learn from: one float64 column of n values for each input, and the target's."""
+    """The rows to learn from.
+
+    `blocks` holds a column for each input, categories as positions in `categories`, and the target last.
+    `dropped` counts by column the empty cells that cost a row, `units` the rows by unit.
+    """
 
     source: str
-    columns: dict[str, Matrix]
-    target_name: str
-    target: Matrix
+    recipe: Recipe
+    blocks: Blocks
+    categories: dict[str, Counter[str]]
+    units: dict[str, Counter[str]]
     dropped: dict[str, int]
     sha256: str
 
     @property
     def rows(self) -> int:
-        """How many rows there are, n."""
-        return len(self.target)
+        """How many rows there are."""
+        return self.blocks.rows
 
-    def take(self, rows: NDArray[np.intp]) -> "Table":
-        """The same table with only these rows."""
-        columns = {name: values[rows] for name, values in self.columns.items()}
-        return replace(self, columns=columns, target=self.target[rows])
+    def target(self) -> Matrix:
+        """The target of every row, (rows,)."""
+        return np.concatenate([block[:, -1] for block in self.blocks] or [np.empty(0)])
+
+    def columns(self, block: Matrix) -> dict[str, Column]:
+        """The inputs of a block as they were in the file: numbers, and categories as text."""
+        columns: dict[str, Column] = {}
+        for feature, values in zip(self.recipe.features, block.T, strict=False):
+            if feature.kind == "categorical":
+                names = list(self.categories[feature.name])
+                columns[feature.name] = [names[int(value)] for value in values]
+            else:
+                columns[feature.name] = values
+        return columns
+
+    def take(self, chosen: NDArray[np.bool_]) -> "Table":
+        """The same table with only the rows that a mask chooses."""
+        return replace(self, blocks=self.blocks.take(chosen))
 
 
-def read_table(path: Path, target: str, inputs: Sequence[str]) -> Table:
-    """Read the named columns of a CSV file; rows with an empty cell in one of them are dropped and counted.
+@dataclass
+class Reader:
+    """Turns pieces of a file into rows of numbers, and counts what it meets on the way."""
 
-    Raises DataError for a file that is missing, empty or not a CSV, a column that is not there, or
-    not numeric, and for fewer than two rows.
+    path: Path
+    recipe: Recipe
+    rows_read: int = 0
+    categories: dict[str, Counter[str]] = field(default_factory=dict)
+    units: dict[str, Counter[str]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def rows(self, pieces: Iterator[pd.DataFrame]) -> Iterator[Matrix]:
+        """The complete rows of each piece, a column for each input and the target last."""
+        for piece in pieces:
+            columns = {
+                column.name: self._column(column, piece[column.name]) for column in self.recipe.features
+            }
+            columns[self.recipe.target.name] = self._target(piece[self.recipe.target.name])
+            complete = self._complete(columns)
+            for column in self.recipe.features:
+                if column.kind == "categorical":
+                    self._count(column.name, columns[column.name][complete])
+            yield np.column_stack(list(columns.values()))[complete]
+            self.rows_read += len(piece)
+
+    def _column(self, column: InputColumn, cells: "pd.Series[Any]") -> Matrix:
+        return self._codes(cells) if column.kind == "categorical" else self._numbers(cells)
+
+    def _target(self, cells: "pd.Series[Any]") -> Matrix:
+        values = self._numbers(cells)
+        if self.recipe.target.transform == "log":
+            self._refuse_where(values <= 0, cells, "is not above 0, so it has no logarithm")
+        return values
+
+    def _numbers(self, cells: "pd.Series[Any]") -> Matrix:
+        """The cells as float64, missing ones as NaN; units are taken off and counted."""
+        if cells.dtype.kind in "iuf":
+            numbers = cells.to_numpy(np.float64)
+        else:
+            rows, texts = pd.factorize(cells.astype(object))
+            read = [self._number(str(text), cells, rows == index) for index, text in enumerate(texts)]
+            numbers = np.array([*(number for number, _ in read), np.nan])[rows]
+            units = self.units.setdefault(str(cells.name), Counter())
+            for (_, unit), count in zip(read, np.bincount(rows[rows >= 0]), strict=True):
+                units.update({unit: int(count)} if unit else {})
+        self._refuse_where(np.isinf(numbers), cells, "is not a finite number")
+        return numbers
+
+    def _number(self, text: str, cells: "pd.Series[Any]", where: NDArray[np.bool_]) -> tuple[float, str]:
+        try:
+            return read_number(text) or (np.nan, "")
+        except ValueError:
+            self._refuse_where(where, cells, NOT_A_NUMBER)
+            raise
+
+    def _codes(self, cells: "pd.Series[Any]") -> Matrix:
+        """Each cell's position among the categories met so far, NaN for an empty one."""
+        rows, texts = pd.factorize(cells)
+        known = self.categories.setdefault(str(cells.name), Counter())
+        for text in texts:
+            known.setdefault(str(text), 0)
+        if len(known) > MOST_CATEGORIES:
+            message = f"the column {cells.name!r} of {self.path} has more than {MOST_CATEGORIES} categories"
+            raise DataError(message)
+        position = {text: float(index) for index, text in enumerate(known)}
+        return np.array([*(position[str(text)] for text in texts), np.nan])[rows]
+
+    def _complete(self, columns: dict[str, Matrix]) -> NDArray[np.bool_]:
+        """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
+        fillable = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
+        for name, values in columns.items():
+            if name in fillable and self.recipe.missing == "mean":
+                continue
+            missing = np.isnan(values)
+            complete &= ~missing
+            self.dropped[name] += int(missing.sum())
+        return complete
+
+    def _count(self, name: str, codes: Matrix) -> None:
+        known = self.categories[name]
+        for text, count in zip(known, np.bincount(codes.astype(int), minlength=len(known)), strict=True):
+            known[text] += int(count)
+
+    def _refuse_where(self, faulty: NDArray[np.bool_], cells: "pd.Series[Any]", what: str) -> None:
+        if faulty.any():
+            row = int(np.flatnonzero(faulty)[0])
+            message = (
+                f"the column {cells.name!r} of {self.path}: row {self.rows_read + row + 1} has "
+                f"{str(cells.iloc[row])[:40]!r}, which {what}"
+            )
+            raise DataError(message)
+
+
+def read_table(path: Path, recipe: Recipe) -> Table:
+    """Read the recipe's columns of a CSV file, or of a Parquet file or folder.
+
+    Rows with a missing value are dropped and counted; under `missing = "mean"` numeric inputs may miss.
+    Raises DataError for a file that cannot be read or is empty, a column that is not there or not what
+    the recipe says, and for fewer than two rows.
     """
-    names = [*inputs, target]
+    names = [*(column.name for column in recipe.features), recipe.target.name]
     check_names(path, read_header(path), names)
-    frame = read_columns(path, names)
-    numbers = pd.DataFrame({name: as_numbers(path, frame[name]) for name in names})
-    missing = numbers.isna()
-    kept = numbers[~missing.any(axis="columns")]
-    if len(kept) < FEWEST_ROWS:
-        message = f"{path} has {len(kept)} rows with a value in each of {', '.join(names)}; two is the fewest"
+    reader = Reader(path, recipe)
+    blocks = Blocks(reader.rows(read_pieces(path, recipe, names)), len(names))
+    if blocks.rows < FEWEST_ROWS:
+        message = (
+            f"{path} has {blocks.rows} rows with a value in each of {', '.join(names)}; two is the fewest"
+        )
         raise DataError(message)
-    columns = {name: kept[name].to_numpy(np.float64) for name in names}
-    target_values = columns.pop(target)
-    dropped = {str(name): int(count) for name, count in missing.sum().items() if count}
-    return Table(str(path), columns, target, target_values, dropped, file_sha256(path))
+    dropped = {name: count for name, count in reader.dropped.items() if count}
+    return Table(str(path), recipe, blocks, reader.categories, reader.units, dropped, data_sha256(path))
 
 
 def read_header(path: Path) -> list[str]:
-    """The names in the first line."""
+    """The columns' names."""
     try:
+        if is_parquet(path):
+            return list(parquet_dataset(path).schema.names)
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        message = f"{path} cannot be read as a CSV file: {error}"
+    except (OSError, ValueError, csv.Error) as error:
+        message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None
     if not header:
         message = f"{path} is empty: a first line with the columns' names is due, then a line a row"
@@ -92,15 +205,10 @@ def read_header(path: Path) -> list[str]:
 
 
 def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a column that is not in the header exactly once, or is asked for twice."""
+    """Refuse a column that is not in the header exactly once, or could not be named in a request."""
     for name in names:
         if not re.fullmatch(COLUMN_NAME, name):
-            message = (
-                f"the column {name!r} cannot be an input: rename it without quotes, backslashes and tabs"
-            )
-            raise DataError(message)
-        if names.count(name) > 1:
-            message = f"the column {name!r} is asked for twice: the target and every input must differ"
+            message = f"the column {name!r} cannot be used: rename it without quotes, backslashes and tabs"
             raise DataError(message)
         if header.count(name) > 1:
             message = f"{path} has {header.count(name)} columns named {name!r}: rename all but one"
@@ -112,84 +220,49 @@ def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None
             raise DataError(message)
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Parse the file and keep the named columns."""
+def read_pieces(path: Path, recipe: Recipe, names: list[str]) -> Iterator[pd.DataFrame]:
+    """The named columns in pieces of at most 100,000 rows; categories stay text."""
+    texts = {column.name: str for column in recipe.features if column.kind == "categorical"}
     try:
-        return pd.read_csv(path, usecols=list(names), encoding="utf-8-sig")
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        message = f"{path} cannot be read as a CSV file: {error}"
+        if is_parquet(path):
+            for batch in parquet_dataset(path).to_batches(columns=names, batch_size=PIECE_ROWS):
+                yield batch.to_pandas().astype(texts)
+        else:
+            with pd.read_csv(
+                path, usecols=names, dtype=texts, encoding="utf-8-sig", chunksize=PIECE_ROWS
+            ) as pieces:
+                yield from pieces
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None
 
 
-def as_numbers(path: Path, values: "pd.Series[str] | pd.Series[float]") -> "pd.Series[float]":
-    """The column as float64, empty cells as NaN; refuses text and infinities by the row they stand in."""
-    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
-    unreadable = np.flatnonzero(numbers.isna() & values.notna() | np.isinf(numbers))
-    if unreadable.size:
-        row = int(unreadable[0])
-        message = (
-            f"the column {values.name!r} of {path} is not numeric: row {row + 1} has {values.iloc[row]!r} "
-            f"({unreadable.size} of {len(values)} rows cannot be read as a finite number)"
-        )
-        raise DataError(message)
-    return numbers
+def is_parquet(path: Path) -> bool:
+    """Whether the path is a Parquet file, or a folder, which is taken to hold them."""
+    return path.suffix == ".parquet" or path.is_dir()
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, read in pieces."""
+def parquet_dataset(path: Path) -> Any:
+    """Open a Parquet file or folder as a pyarrow dataset; raises DataError without the extra for it."""
+    try:
+        from pyarrow import dataset  # noqa: PLC0415  (an extra that most tables do not need)
+    except ImportError:
+        message = f"{path}: Parquet needs an extra: pip install 'plumbline[parquet]'"
+        raise DataError(message) from None
+    return dataset.dataset(path, format="parquet")
+
+
+def data_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, or of its files' digests, in the order of their names, for a folder."""
+    if path.is_dir():
+        digests = [data_sha256(file) for file in sorted(path.rglob("*.parquet"))]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def split(rows: int, holdout: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Divide the rows 0 … rows-1 at random into those to fit on and the share `holdout` to score on."""
-    order = np.random.default_rng(seed).permutation(rows)
-    held_out = round(rows * holdout)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-
-def describe_features(table: Table) -> tuple[NumericFeature, ...]:
-    """What the manifest says of each input: its spread over these rows, and an example from a typical row.
-
-    Raises DataError for a constant column.
-    """
-    spreads = {name: spread(table.source, name, values) for name, values in table.columns.items()}
-    example = typical_row(table.columns)
-    return tuple(
-        NumericFeature(name=name, example=float(table.columns[name][example]), **spreads[name])
-        for name in table.columns
-    )
-
-
-def describe_target(table: Table) -> Target:
-    """What the manifest says of the target; raises DataError for a constant one."""
-    return Target(name=table.target_name, **spread(table.source, table.target_name, table.target))
-
-
-def spread(source: str, name: str, values: Matrix) -> Spread:
-    """Mean, population std, range and deciles of a column that varies."""
-    if values.min() == values.max():
-        message = (
-            f"the column {name!r} of {source} is constant: all {len(values)} rows have {values[0]:g}, "
-            "so there is nothing to learn from it. Leave it out"
-        )
-        raise DataError(message)
-    mean = exact_mean(values)
-    return {
-        "mean": mean,
-        "std": math.sqrt(exact_mean((values - mean) ** 2)),
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
-        "deciles": tuple(np.quantile(values, np.arange(1, 10) / 10).tolist()),
-    }
-
-
-def exact_mean(values: Matrix) -> float:
-    """The mean without accumulated rounding, so that it does not depend on the machine's way to add."""
-    return math.fsum(values) / len(values)
-
-
-def typical_row(columns: dict[str, Matrix]) -> int:
-    """The row that lies nearest to every column's median, in units of the column's std."""
-    distances = [np.abs(values - np.median(values)) / values.std() for values in columns.values()]
-    return int(np.sum(distances, axis=0).argmin())
+def split(rows: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """A mask of shape (rows,) that holds out the share `share` of the rows, drawn at random."""
+    held_out = np.arange(rows) < round(rows * share)
+    np.random.default_rng(seed).shuffle(held_out)
+    return held_out

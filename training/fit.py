@@ -1,37 +1,38 @@
-"""The training loop: gradient descent on the mean squared error."""
+"""The training loop: descent on the mean squared error, by every optimizer of the lesson."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model_store.encoding import Matrix
-from model_store.manifest import Network
+from training.blocks import Blocks
 from training.network import FeedForward
+from training.recipe import Schedule
 
-Optimizer: TypeAlias = Literal["gd"]
+SLICE_ROWS = 65_536
+GROWING_EPOCHS = 5
+PATIENCE = 20
+MOMENTUM = 0.9
+HIGHER = 1.1
+
 OnEpoch: TypeAlias = Callable[[int, float], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: what the command line says of it."""
-
-    network: Network
-    optimizer: Optimizer
-    learning_rate: float
-    epochs: int
-    seed: int
+OnStep: TypeAlias = Callable[[FeedForward], None]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and the cost (mean squared error) before each epoch and after the last."""
+    """A trained network and the cost (mean squared error) after 0, 1, 2 … epochs.
+
+    `best_epoch` is the one after which the watched rows' cost was lowest, the last one without such rows.
+    """
 
     network: FeedForward
     history: tuple[float, ...]
+    best_epoch: int
 
     @property
     def cost(self) -> float:
@@ -40,43 +41,206 @@ class Fitted:
 
 
 class Diverged(Exception):
-    """The cost stopped being a number."""
+    """The cost is not finite or keeps growing; `history` is the cost up to there."""
+
+    def __init__(self, history: tuple[float, ...]) -> None:
+        super().__init__(f"the cost went from {history[0]:g} to {history[-1]:g} in {len(history) - 1} epochs")
+        self.history = history
 
 
-def ignore(_epoch: int, _cost: float) -> None:
+def nothing(*_: object) -> None:
     """Tell nobody."""
 
 
-def fit(recipe: Recipe, inputs: Matrix, target: Matrix, on_epoch: OnEpoch = ignore) -> Fitted:
-    """Train a new network on encoded inputs (n, k) and the target (n,), both float64.
+def make_optimizer(schedule: Schedule, network: FeedForward) -> torch.optim.Optimizer:
+    """The torch optimizer of that name: the direction mended by momentum, the step's length by rmsprop.
 
-    `on_epoch` is told the number of finished epochs and the cost at that point. The same arguments give
-    the same weights, bit for bit, on the same machine. Raises Diverged.
+    Of torch's implementations of each, the one with the least overhead on networks this small.
+    """
+    weights, rate = network.parameters(), schedule.learning_rate
+    if schedule.optimizer == "momentum":
+        return torch.optim.SGD(weights, rate, momentum=MOMENTUM, foreach=False)
+    if schedule.optimizer == "rmsprop":
+        return torch.optim.RMSprop(weights, rate, foreach=False)
+    if schedule.optimizer == "adam":
+        return torch.optim.Adam(weights, rate, fused=True)
+    return torch.optim.SGD(weights, rate, foreach=False)
+
+
+class Rows:
+    """Encoded inputs (n, k) and the target (n, 1) as tensors, which in the blocks is the last column."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._kept = separate(blocks[0]) if blocks.in_memory else None
+        self._slices = list(self._slice()) if blocks.in_memory else None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The inputs and the target of a block."""
+        return self._kept or separate(self._blocks[index])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of all blocks in order."""
+        return map(self.__getitem__, range(len(self._blocks)))
+
+    def slices(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """All rows in slices that bound the memory of a forward pass, each with its share of the rows."""
+        return iter(self._slices) if self._slices else self._slice()
+
+    def _slice(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        for inputs, target in self:
+            for part, part_target in in_slices(inputs, target, SLICE_ROWS):
+                yield part, part_target, len(part) / self._blocks.rows
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in slices of `size`, the blocks in a new random order and so the rows of each."""
+        for block in torch.randperm(len(self._blocks), generator=generator).tolist():
+            inputs, target = self[block]
+            order = torch.randperm(len(target), generator=generator)
+            yield from in_slices(inputs[order], target[order], size)
+
+
+def in_slices(inputs: Tensor, target: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows in their order, `size` at a time."""
+    return zip(torch.split(inputs, size), torch.split(target, size), strict=True)
+
+
+def separate(block: Matrix) -> tuple[Tensor, Tensor]:
+    """A block's inputs and target, each contiguous."""
+    values = torch.from_numpy(block)
+    return values[:, :-1].contiguous(), values[:, -1:].contiguous()
+
+
+class Descent:
+    """A network on its way down the cost of some rows."""
+
+    def __init__(self, network: FeedForward, schedule: Schedule, rows: Rows, on_step: OnStep) -> None:
+        self._network, self._rows, self._on_step = network, rows, on_step
+        self._optimizer = make_optimizer(schedule, network)
+        self._batch_size = schedule.batch_size
+        self._generator = torch.Generator().manual_seed(schedule.seed)
+        self._loss = nn.MSELoss()
+        self.epoch = self._all_rows if schedule.optimizer == "gd" else self._batches
+
+    def _all_rows(self) -> float:
+        """Take one step with all rows, whose gradients pile up slice by slice; return the cost before."""
+        self._optimizer.zero_grad()
+        total = 0.0
+        for inputs, target, share in self._rows.slices():
+            cost = self._loss(self._network(inputs), target)
+            if share < 1:
+                cost *= share
+            cost.backward()
+            total += cost.item()
+        self._optimizer.step()
+        self._on_step(self._network)
+        return total
+
+    def _batches(self) -> float:
+        """Take a step with each batch of the shuffled rows; return the cost before."""
+        before = mean_squared_error(self._network, self._rows)
+        for inputs, target in self._rows.batches(self._batch_size, self._generator):
+            self._optimizer.zero_grad()
+            cost = self._loss(self._network(inputs), target)
+            cost.backward()
+            self._optimizer.step()
+            self._on_step(self._network)
+        return before
+
+
+def fit(
+    network: FeedForward,
+    schedule: Schedule,
+    data: Blocks,
+    *,
+    watch: Blocks | None = None,
+    on_epoch: OnEpoch = nothing,
+    on_step: OnStep = nothing,
+) -> Fitted:
+    """Train the network on encoded rows, the target in their last column.
+
+    With rows to `watch`, training stops when their cost has not fallen for 20 epochs. `on_epoch` is told the
+    finished epochs and the cost at that point, `on_step` the network after each step. The same arguments give
+    the same weights, bit for bit, on the same machine.
+
+    Raises Diverged when the cost is not finite, keeps growing
+    or ends a tenth higher than it began.
     """
     torch.set_num_threads(1)
-    features, actual = torch.tensor(inputs), torch.tensor(target)
-    network = FeedForward(recipe.network, inputs.shape[1], recipe.seed)
-    optimizer = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate)
-    loss = nn.MSELoss()
-    history = []
-    for epoch in range(recipe.epochs + 1):
-        cost = loss(network(features), actual)
-        history.append(cost.item())
-        check_finite(recipe, epoch, history)
+    rows = Rows(data)
+    descent = Descent(network, schedule, rows, on_step)
+    watched = Rows(watch) if watch else None
+    history: list[float] = []
+    watched_history: list[float] = []
+    for epoch in range(schedule.epochs):
+        if watched:
+            watched_history.append(mean_squared_error(network, watched))
+            if epoch - best(watched_history) >= PATIENCE:
+                break
+        record(history, descent.epoch())
         on_epoch(epoch, history[-1])
-        if epoch < recipe.epochs:
-            optimizer.zero_grad()
-            cost.backward()
-            optimizer.step()
-    return Fitted(network, tuple(history))
+    if watched:
+        watched_history.append(mean_squared_error(network, watched))
+    record(history, mean_squared_error(network, rows))
+    if history[-1] > HIGHER * history[0]:
+        raise Diverged(tuple(history))
+    on_epoch(len(history) - 1, history[-1])
+    return Fitted(network, tuple(history), best(watched_history) if watched else schedule.epochs)
 
 
-def check_finite(recipe: Recipe, epoch: int, history: list[float]) -> None:
-    """Stop when the cost is no longer a number, and say what to change."""
-    if not torch.isfinite(torch.tensor(history[-1])):
-        message = (
-            f"the cost is no longer finite after {epoch} epochs: it began at {history[0]:g}. "
-            f"The learning rate {recipe.learning_rate:g} is too large for these data; nothing was published. "
-            "Try a tenth of it"
-        )
-        raise Diverged(message)
+def record(history: list[float], cost: float) -> None:
+    """Append the cost; raise Diverged if it is not finite or has grown for five epochs to above its start."""
+    history.append(cost)
+    if cost <= history[0]:
+        return
+    latest = history[-GROWING_EPOCHS - 1 :]
+    growing = len(latest) > GROWING_EPOCHS and latest == sorted(set(latest))
+    if growing or not math.isfinite(cost):
+        raise Diverged(tuple(history))
+
+
+def best(costs: list[float]) -> int:
+    """Where the lowest cost is."""
+    return costs.index(min(costs))
+
+
+@torch.no_grad()
+def mean_squared_error(network: FeedForward, rows: Rows) -> float:
+    """The cost of the network on all rows."""
+    parts = [
+        share * nn.functional.mse_loss(network(inputs), target).item()
+        for inputs, target, share in rows.slices()
+    ]
+    return math.fsum(parts)
+
+
+def solve(network: FeedForward, data: Blocks, on_epoch: OnEpoch = nothing) -> Fitted:
+    """Set a linear network's weights to the exact least-squares optimum."""
+    rows = Rows(data)
+    history = [mean_squared_error(network, rows)]
+    network.set_line(least_squares(data))
+    history.append(mean_squared_error(network, rows))
+    on_epoch(1, history[-1])
+    return Fitted(network, tuple(history), 1)
+
+
+def least_squares(data: Blocks) -> Tensor:
+    """The weights, the bias last, that minimise the mean squared error of a line exactly; shape (k + 1,).
+
+    Of several optima the shortest. Tables of several blocks are first reduced to a triangle with the same
+    normal equations, block by block (Golub and Van Loan, Matrix Computations, section 5.3).
+    """
+    triangle: Tensor | None = None
+    for inputs, target in Rows(data):
+        rows = torch.column_stack([inputs, torch.ones_like(target), target])
+        triangle = rows if data.in_memory else reduce_rows(rows, triangle)
+    assert triangle is not None
+    weights: Tensor = torch.linalg.lstsq(triangle[:, :-1], triangle[:, -1:], driver="gelsd").solution
+    return weights[:, 0]
+
+
+def reduce_rows(rows: Tensor, triangle: Tensor | None) -> Tensor:
+    """The triangular factor of the rows stacked under the triangle so far."""
+    stacked = rows if triangle is None else torch.cat([triangle, rows])
+    factor: Tensor = torch.linalg.qr(stacked, mode="r").R
+    return factor

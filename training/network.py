@@ -17,29 +17,51 @@ class FeedForward(nn.Module):
 
     def __init__(self, network: Network, inputs: int, seed: int) -> None:
         super().__init__()
-        sizes = (inputs, *network.layers)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            self.layers = nn.ModuleList(
-                nn.Linear(fan_in, fan_out, dtype=torch.float64) for fan_in, fan_out in pairwise(sizes)
-            )
+            layers = [
+                nn.Linear(fan_in, fan_out, dtype=torch.float64)
+                for fan_in, fan_out in pairwise((inputs, *network.layers))
+            ]
+        self.layers = nn.ModuleList(layers)
+        self.hidden, self.ends = layers[:-1], (layers[0], layers[-1])
         tanh = isinstance(network, Mlp) and network.activation == "tanh"
         self.activation = torch.tanh if tanh else torch.relu
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """From (n, inputs) to the predictions (n,)."""
-        *hidden, last = self.layers
-        for layer in hidden:
+        """From (n, inputs) to the outputs (n, 1)."""
+        for layer in self.hidden:
             inputs = self.activation(layer(inputs))
-        outputs: Tensor = last(inputs)
-        return outputs.squeeze(1)
+        outputs: Tensor = self.ends[1](inputs)
+        return outputs
 
     def tensors(self) -> dict[str, Matrix]:
-        """The weights, named as `Description.tensor_shapes` names them."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self.state_dict().items()}
+        """A copy of the weights, named as `Description.tensor_shapes` names them."""
+        return {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()}
 
     @torch.no_grad()
-    def predict(self, inputs: Matrix) -> Matrix:
-        """Predictions for an encoded matrix of shape (n, inputs); shape (n,)."""
-        predictions: Matrix = self(torch.tensor(inputs)).numpy()
-        return predictions
+    def outputs(self, inputs: Matrix) -> Matrix:
+        """The outputs for an encoded matrix of shape (n, inputs); shape (n,)."""
+        outputs: Matrix = self(torch.tensor(inputs))[:, 0].numpy()
+        return outputs
+
+    @torch.no_grad()
+    def set_line(self, weights: Tensor) -> None:
+        """Take the weights of a line, the bias last: shape (inputs + 1,)."""
+        line, _ = self.ends
+        line.weight[0] = weights[:-1]
+        line.bias[0] = weights[-1]
+
+    @torch.no_grad()
+    def rescale_inputs(self, mean: Matrix, std: Matrix) -> None:
+        """Turn a network for raw inputs x into the same one for (x - mean) / std, each of shape (inputs,)."""
+        first, _ = self.ends
+        first.bias.add_(first.weight @ torch.tensor(mean))
+        first.weight.mul_(torch.tensor(std))
+
+    @torch.no_grad()
+    def rescale_outputs(self, mean: float, std: float) -> None:
+        """Turn a network for the target (y - mean) / std into the same one for y."""
+        _, last = self.ends
+        last.weight.mul_(std)
+        last.bias.mul_(std).add_(mean)

@@ -4,27 +4,32 @@ import csv
 import io
 import platform
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from model_store.encoding import Columns
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,
+    REPORT,
     SCHEMA_VERSION,
     Description,
     GoldenRow,
     Manifest,
-    Metrics,
-    ResidualQuantiles,
     Training,
 )
 from model_store.predictor import dump_weights
 from model_store.store import Store
-from training.data import Table, describe_target
-from training.fit import Recipe
-from training.model import Model
+from training.data import Table
+from training.model import HeldOut, Model
+from training.recipe import Recipe
+from training.report import Evidence, report_html
+from training.statistics import sampled
 
 LIBRARIES = ("numpy", "pandas", "torch")
+MOST_RANDOM_ROWS = 10_000
 
 
 def publish(
@@ -33,56 +38,103 @@ def publish(
     recipe: Recipe,
     table: Table,
     model: Model,
-    metrics: Metrics | None,
-    interval: ResidualQuantiles | None,
+    held_out: HeldOut | None,
+    command: str,
 ) -> Manifest:
-    """Write the model, which was fitted on all rows of `table`, as the next version of `name`."""
+    """Write the model, which was fitted on all rows of `table`, as the next version of `name`.
+
+    `command` is what the report gives for making it again.
+    """
+    sample = sampled(table.blocks)
+    columns = table.columns(sample)
     description = Description(
         schema_version=SCHEMA_VERSION,
         name=name,
-        target=describe_target(table),
+        target=model.target,
         features=model.features,
         network=recipe.network,
-        training=describe_training(recipe, table),
-        metrics=metrics,
-        interval=interval,
-        golden=golden_rows(model, table, recipe.seed),
+        training=describe_training(recipe, table, model),
+        metrics=held_out.metrics if held_out else None,
+        interval=held_out.interval if held_out else None,
+        golden=golden_rows(model, columns, recipe.schedule.seed),
     )
-    weights = dump_weights(model.fitted.network.tensors())
-    history = history_csv(model.fitted.history)
-    return store.publish(description, weights, lambda _number: {HISTORY: history})
+    evidence = Evidence(
+        history=model.fitted.history,
+        optimum=model.line.cost,
+        actual=held_out.actual if held_out else None,
+        predicted=held_out.predicted if held_out else None,
+        inputs=columns,
+        target=sample[:, -1],
+        fitted=model.predict(columns),
+        command=command,
+    )
+    return store.publish(
+        description,
+        dump_weights(model.fitted.network.tensors()),
+        lambda number: {
+            HISTORY: history_csv(model.fitted.history),
+            REPORT: report_html(description, number, evidence),
+        },
+    )
 
 
-def describe_training(recipe: Recipe, table: Table) -> Training:
+def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
     """How the weights came about."""
+    schedule = recipe.schedule
     libraries = {library: version(library) for library in LIBRARIES}
     return Training(
-        optimizer=recipe.optimizer,
-        learning_rate=recipe.learning_rate,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
+        optimizer=schedule.optimizer,
+        learning_rate=schedule.learning_rate,
+        epochs=len(model.fitted.history) - 1,
+        batch_size=None if schedule.optimizer in {"gd", "exact"} else schedule.batch_size,
+        seed=schedule.seed,
+        normalize=schedule.normalize,
+        holdout=recipe.holdout,
+        missing=recipe.missing,
+        dropped=table.dropped,
         rows=table.rows,
+        cost=model.fitted.cost,
+        optimum=model.line.cost,
         data_sha256=table.sha256,
         libraries={"python": platform.python_version(), **libraries},
     )
 
 
-def golden_rows(model: Model, table: Table, seed: int) -> tuple[GoldenRow, ...]:
-    """Raw rows with torch's predictions: where each input is least and greatest, and others at random.
-
-    A table with fewer rows gives some of them more than once.
+def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, ...]:
+    """Raw rows with torch's predictions: where each number is least and greatest, where each category comes
+    first, and others at random. A table with fewer rows gives some of them more than once.
     """
-    extremes = [row for values in table.columns.values() for row in (values.argmin(), values.argmax())]
-    others = np.random.default_rng(seed).permutation(table.rows)
-    rows = np.array(list(dict.fromkeys([*extremes, *others])), dtype=np.intp)
-    chosen = table.take(np.resize(rows, max(FEWEST_GOLDEN_ROWS, len(extremes))))
+    telling = [row for values in columns.values() for row in telling_rows(np.asarray(values))]
+    count = len(next(iter(columns.values())))
+    others = np.random.default_rng(seed).permutation(count)[:MOST_RANDOM_ROWS]
+    distinct = np.array(list(dict.fromkeys([*telling, *others.tolist()])), dtype=np.intp)
+    rows: list[int] = np.resize(distinct, max(FEWEST_GOLDEN_ROWS, len(set(telling)))).tolist()
+    chosen = {name: [plain(values[row]) for row in rows] for name, values in columns.items()}
+    predictions = model.predict(chosen)
     return tuple(
         GoldenRow(
-            inputs={name: float(values[row]) for name, values in chosen.columns.items()},
-            prediction=float(prediction),
+            inputs={name: values[index] for name, values in chosen.items()}, prediction=float(prediction)
         )
-        for row, prediction in enumerate(model.predict(chosen))
+        for index, prediction in enumerate(predictions)
     )
+
+
+def telling_rows(values: NDArray[Any]) -> list[int]:
+    """The rows without which a column's statistics could be wrong unseen."""
+    if values.dtype.kind == "f":
+        return [
+            int(np.nanargmin(values)),
+            int(np.nanargmax(values)),
+            *np.flatnonzero(np.isnan(values))[:1].tolist(),
+        ]
+    return [int(row) for row in np.unique(values, return_index=True)[1]]
+
+
+def plain(value: float | str | None) -> float | str | None:
+    """A cell as the manifest holds it, a missing one as None."""
+    if isinstance(value, str) or value is None:
+        return value
+    return None if np.isnan(value) else float(value)
 
 
 def history_csv(history: tuple[float, ...]) -> bytes:

@@ -1,0 +1,111 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.manifest import Linear, Mlp
+from training.recipe import RecipeInvalid, make_recipe, read_recipe
+
+COLUMNS: dict[str, Any] = {"target": {"name": "y"}, "features": [{"name": "x"}]}
+TOML = """\
+data = "table.csv"
+name = "toy"
+holdout = 0
+missing = "mean"
+[target]
+name = "y"
+unit = "lakh"
+transform = "log"
+[network]
+kind = "mlp"
+hidden = [8, 4]
+activation = "tanh"
+[schedule]
+optimizer = "adam"
+learning_rate = 1e-2
+[[features]]
+name = "x"
+unit = "km"
+description = "so far"
+[[features]]
+name = "fuel"
+kind = "categorical"
+"""
+
+
+def test_what_is_not_said_is_the_lessons() -> None:
+    recipe = make_recipe(COLUMNS)
+    schedule = recipe.schedule
+    assert recipe.network == Linear()
+    assert (schedule.optimizer, schedule.learning_rate, schedule.epochs) == ("gd", 0.1, 200)
+    assert (recipe.holdout, recipe.missing, recipe.target.transform) == (0.2, "drop", "none")
+
+
+def test_a_toml_file_says_everything(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(TOML)
+    file = read_recipe(tmp_path / "recipe.toml")
+    assert (str(file.data), file.name) == ("table.csv", "toy")
+    recipe = file.recipe
+    assert recipe.network == Mlp(hidden=(8, 4), activation="tanh")
+    assert [(column.name, column.kind, column.unit) for column in recipe.features] == [
+        ("x", "numeric", "km"),
+        ("fuel", "categorical", None),
+    ]
+    assert (recipe.target.transform, recipe.target.unit) == ("log", "lakh")
+    assert (recipe.schedule.optimizer, recipe.schedule.learning_rate, recipe.holdout) == ("adam", 0.01, 0)
+
+
+def test_hidden_layers_make_an_mlp() -> None:
+    assert make_recipe({**COLUMNS, "network": {"hidden": [3]}}).network == Mlp(hidden=(3,))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"target": {}}, "target.name"),
+        ({"features": []}, "features"),
+        ({"features": [{"name": "x"}, {"name": "x"}]}, "'x' is asked for twice"),
+        ({"features": [{"name": "y"}]}, "'y' is asked for twice"),
+        ({"features": [{"name": "x", "kind": "text"}]}, "features.0.kind"),
+        ({"features": [{"name": 'a"b'}]}, "features.0.name"),
+        ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
+        ({"schedule": {"learning_rate": float("nan")}}, "schedule.learning_rate"),
+        ({"schedule": {"epochs": -1}}, "schedule.epochs"),
+        ({"schedule": {"batch_size": 0}}, "schedule.batch_size"),
+        ({"schedule": {"optimiser": "gd"}}, "schedule.optimiser"),
+        ({"schedule": {"optimizer": "exact"}, "network": {"hidden": [3]}}, "take 'adam'"),
+        ({"network": {"hidden": [0]}}, "network.mlp.hidden.0"),
+        ({"network": {"kind": "mlp"}}, "network.mlp.hidden"),
+        ({"holdout": 1}, "holdout"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_by_field(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RecipeInvalid) as refusal:
+        make_recipe(COLUMNS | change)
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("data = ", "cannot be read as a TOML recipe"),
+        (TOML.replace('name = "toy"', ""), "name"),
+        (TOML.replace('data = "table.csv"', ""), "data"),
+        (TOML.replace("1e-2", "-1"), "recipe.schedule.learning_rate"),
+        ("colour = 3\n" + TOML, "recipe.colour"),
+    ],
+)
+def test_a_toml_file_that_cannot_be_followed_is_refused_by_its_path(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(RecipeInvalid, match="recipe\\.toml") as refusal:
+        read_recipe(tmp_path / "recipe.toml")
+    assert sentence in str(refusal.value)
+
+
+def test_a_recipe_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "nowhere.toml", tmp_path / "binary.toml"):
+        with pytest.raises(RecipeInvalid, match="cannot be read"):
+            read_recipe(path)

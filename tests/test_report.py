@@ -1,0 +1,373 @@
+import html
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Route, sync_playwright
+
+from model_store.manifest import (
+    SCHEMA_VERSION,
+    CategoricalFeature,
+    Category,
+    Description,
+    GoldenRow,
+    Linear,
+    Metrics,
+    Mlp,
+    ResidualQuantiles,
+    Scores,
+    Training,
+)
+from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
+from training.drawing import fixed, percent, shown
+from training.report import Evidence, compared, report_html
+
+ROWS = 500
+HOSTILE = '</code><script src="http://a.test">\'&{{ 7 * 7 }}$x^$'
+METRICS = Metrics(
+    rows=123,
+    model=Scores(mse=6.25, rmse=2.5, mae=1.8765432, r2=0.7654321),
+    predict_the_mean=Scores(mse=36.0, rmse=6.0, mae=5.4321, r2=-0.01234),
+    least_squares=Scores(mse=6.3, rmse=2.50998, mae=1.9, r2=0.7511),
+)
+QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+
+
+def training(**changes: Any) -> Training:
+    fields: dict[str, Any] = {
+        "optimizer": "sgd",
+        "learning_rate": 0.0123456,
+        "epochs": 37,
+        "batch_size": 64,
+        "seed": 20260,
+        "holdout": 0.25,
+        "dropped": {"age": 17},
+        "rows": 98765,
+        "cost": 5.678912,
+        "optimum": 5.5,
+        "data_sha256": "ab" * 32,
+        "libraries": {"numpy": "2.4.1"},
+    }
+    return Training(**fields | changes)
+
+
+def description(**changes: Any) -> Description:
+    features = changes.get("features", FEATURES)
+    row = GoldenRow(inputs={feature.name: feature.example for feature in features}, prediction=1.0)
+    fields: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "name": "toy",
+        "target": TARGET,
+        "features": FEATURES,
+        "network": Linear(),
+        "training": training(),
+        "metrics": METRICS,
+        "interval": ResidualQuantiles(coverage=0.9, lower=-1.5678, upper=2.5432),
+        "golden": (row,) * 32,
+    }
+    return Description(**fields | changes)
+
+
+def evidence(**changes: Any) -> Evidence:
+    rng = np.random.default_rng(0)
+    age = rng.uniform(0.5, 10, ROWS)
+    price = 20 - 1.5 * age + rng.normal(size=ROWS)
+    fields: dict[str, Any] = {
+        "history": tuple((5.5 + 100 * 0.8 ** np.arange(38)).tolist()),
+        "optimum": 5.5,
+        "actual": price[:123],
+        "predicted": 20 - 1.5 * age[:123],
+        "inputs": {
+            AGE.name: age,
+            POWER.name: rng.uniform(40, 300, ROWS),
+            FUEL.name: [FUEL.values[index % 3] for index in range(ROWS)],
+        },
+        "target": price,
+        "fitted": 20 - 1.5 * age,
+        "command": "python -m training fit cars.csv",
+    }
+    return Evidence(**fields | changes)
+
+
+def text_of(page: bytes) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "", page.decode()))
+
+
+def numbers_of(page: bytes) -> dict[float, str]:
+    """The exact value of every number on the page, with what is shown of it."""
+    found = re.findall(r'<data value="([^"]*)" title="\1">([^<]*)</data>', page.decode())
+    return {float(value): text for value, text in found}
+
+
+def assert_self_contained(page: bytes) -> None:
+    """No reference leaves the page, each id is there once, and each reference inside has its id."""
+    text = page.decode()
+    tags = re.sub(r' aria-label="[^"]*"', "", "".join(re.findall(r"<[^>]+>", text)))
+    assert "http" not in tags.replace("http-equiv", "")
+    assert "<script" not in tags
+    targets = re.findall(r"""(?:src|href|action)=["']?([^"'> ]*)""", tags) + re.findall(
+        r"url\(([^)]*)\)", text
+    )
+    assert {target[0] for target in targets} <= {"#", "d"}
+    assert [target for target in targets if target[0] == "d"] == ["data:,"]
+    ids = re.findall(r' id="([^"]*)"', tags)
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in targets if target[0] == "#"} <= set(ids)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium here: install Debian's package to test the pages in a browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def assert_quiet(browser: Browser, page: bytes, width: int) -> None:
+    """The browser asks for nothing but the page, complains of nothing, and need not scroll sideways."""
+    asked: list[str] = []
+    complaints: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(body=page, content_type="text/html; charset=utf-8")
+
+    with browser.new_context(viewport={"width": width, "height": 800}) as context:
+        tab = context.new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.route("**/*", answer)
+        tab.goto("http://plumbline.test/report")
+        tab.wait_for_load_state("networkidle")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert asked == ["http://plumbline.test/report"]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_asks_for_nothing_but_the_page(browser: Browser, width: int) -> None:
+    assert_quiet(browser, report_html(description(), 3, evidence()), width)
+
+
+def test_the_page_refers_to_nothing_outside_of_it() -> None:
+    assert_self_contained(report_html(description(), 3, evidence()))
+
+
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    assert report_html(description(), 3, evidence()) == report_html(description(), 3, evidence())
+
+
+def test_hostile_names_show_literally() -> None:
+    unquoted = HOSTILE.replace('"', "")
+    age = AGE.model_copy(update={"name": unquoted, "unit": HOSTILE, "description": HOSTILE})
+    fuel = CategoricalFeature(
+        name="fuel",
+        categories=(Category(value=HOSTILE, rows=2), Category(value='\n <b id="x">価格', rows=1)),
+        example=HOSTILE,
+    )
+    target = TARGET.model_copy(update={"name": unquoted + "t", "unit": HOSTILE})
+    both = evidence().inputs
+    inputs = {unquoted: both[AGE.name], "fuel": [HOSTILE] * ROWS}
+    for features in ((age,), (age, fuel)):
+        page = report_html(
+            description(features=features, target=target),
+            1,
+            evidence(inputs=inputs, command=f"fit {HOSTILE}"),
+        )
+        assert_self_contained(page)
+        assert "<script src=" in text_of(page)
+        assert "{{ 7 * 7 }}" in text_of(page)
+
+
+def test_every_metric_and_statistic_is_the_manifests() -> None:
+    model = description()
+    shown_numbers = numbers_of(report_html(model, 3, evidence()))
+    made = model.training
+    expected: dict[float, Callable[[Any], str]] = {
+        **{getattr(row, name): shown for row in scores() for name in ("mse", "rmse", "mae")},
+        **{row.r2: fixed for row in scores()},
+        **{
+            value: shown
+            for column in (AGE, POWER, TARGET)
+            for value in (column.mean, column.std, column.minimum, column.maximum, column.deciles[4])
+        },
+        **dict.fromkeys((category.rows for category in FUEL.categories), shown),
+        **dict.fromkeys((made.learning_rate, made.epochs, made.rows, made.cost, made.dropped["age"]), shown),
+        **dict.fromkeys((-1.5678, 2.5432, 5.5, 123), shown),
+        0.9: percent,
+        0.25: percent,
+        20260: str,
+    }
+    for value, as_text in expected.items():
+        assert shown_numbers[value] == as_text(value)
+
+
+def scores() -> tuple[Scores, Scores, Scores]:
+    return METRICS.model, METRICS.predict_the_mean, METRICS.least_squares
+
+
+def test_the_page_says_what_the_model_is_and_how_to_make_it_again() -> None:
+    text = text_of(report_html(description(), 3, evidence()))
+    assert "toy version 3" in text
+    assert "Predicts price (lakh) from age, power 'bhp' / ñ~ and fuel type with a linear model." in text
+    assert "58.3 % below predicting the mean, and 0.398 % below exact least squares" in text
+    assert (
+        "About 90 % of new rows are expected to lie between 1.5678 lakh below and 2.5432 lakh above" in text
+    )
+    assert "python -m training fit cars.csv" in text
+    assert "ab" * 32 in text
+    assert "numpy 2.4.1" in text
+    assert "17 without age" in text
+
+
+def test_a_line_through_one_input_is_drawn_and_written_down() -> None:
+    rows = evidence()
+    z = (np.asarray(rows.inputs[AGE.name], dtype=float) - AGE.mean) / AGE.std
+    page = report_html(description(features=(AGE,)), 3, evidence(fitted=12.125 - 3.75 * z))
+    assert "price = 12.125 − 3.75 · (age − 5.25) / 2.5." in text_of(page)
+    assert "The fit over the data" in text_of(page)
+
+
+def test_a_target_of_logarithms_has_an_interval_of_factors() -> None:
+    target = TARGET.model_copy(update={"transform": "log"})
+    rows = evidence()
+    log = description(features=(AGE,), target=target, network=Mlp(hidden=(8,)))
+    text = text_of(report_html(log, 3, evidence(fitted=np.abs(rows.fitted) + 1)))
+    assert "between 0.209 and 12.7 times the prediction" in text
+    assert "log actual − log predicted" in text
+    assert "trained on the target's logarithm" in text
+
+
+def test_without_held_out_rows_it_says_so() -> None:
+    page = report_html(description(metrics=None, interval=None), 1, evidence(actual=None, predicted=None))
+    assert "No rows were held out" in text_of(page)
+    assert "Residuals" not in text_of(page)
+    assert_self_contained(page)
+
+
+def test_a_model_of_categories_alone_has_bars_and_no_fit() -> None:
+    page = report_html(description(features=(FUEL,)), 1, evidence())
+    assert page.count(b'<td class="track">') == 3
+    assert "The fit over the data" not in text_of(page)
+    assert "fuel type with a straight line" not in text_of(page)
+
+
+def test_of_many_categories_the_rarest_are_counted_together() -> None:
+    categories = tuple(Category(value=f"c{index}", rows=100 - index) for index in range(40))
+    many = FUEL.model_copy(update={"categories": categories, "example": "c0"})
+    text = text_of(report_html(description(features=(many,)), 1, evidence(inputs={FUEL.name: ["c0"] * ROWS})))
+    assert "28 others" in text
+    assert shown(sum(category.rows for category in categories[12:])) in text
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        (7.0,),
+        (7.0, 5.0),
+        (5.5, 5.5, 5.5),
+        (7.0, 0.0),
+        (1e308, 1e200, 1.0),
+        (7.0, float("inf"), float("nan")),
+        (1e-30, 1e-31, 0.0),
+        tuple((5.5 + 1 / (1 + np.arange(100_001))).tolist()),
+    ],
+    ids=["start", "one epoch", "constant", "exact", "huge", "infinite", "tiny", "long"],
+)
+def test_any_history_makes_a_page(history: tuple[float, ...]) -> None:
+    page = report_html(description(), 1, evidence(history=history))
+    assert_self_contained(page)
+    assert len(page) < 150_000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full(ROWS, np.nan),
+        np.full(ROWS, 4.0),
+        np.where(np.arange(ROWS) % 3, np.nan, np.arange(ROWS, dtype=float)),
+        [None if index % 3 else float(index) for index in range(ROWS)],
+        np.linspace(-1e300, 1e300, ROWS),
+        1e15 + np.arange(ROWS) % 2,
+        np.r_[np.zeros(ROWS - 1), 6.5e6],
+    ],
+    ids=["all missing", "constant", "some NaN", "some None", "huge", "nearly constant", "outlier"],
+)
+def test_any_column_of_numbers_makes_a_page(values: Any) -> None:
+    for features in ((AGE,), FEATURES):
+        page = report_html(
+            description(features=features), 1, evidence(inputs=evidence().inputs | {AGE.name: values})
+        )
+        assert_self_contained(page)
+
+
+def test_predictions_that_overflow_make_a_page() -> None:
+    actual, predicted = np.array([1.0, 2.0, 3.0]), np.array([np.inf, np.nan, 1e308])
+    assert_self_contained(report_html(description(), 1, evidence(actual=actual, predicted=predicted)))
+
+
+def test_a_million_rows_make_no_larger_a_page() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=1_000_000)
+    page = report_html(
+        description(features=(AGE,)), 1, evidence(inputs={AGE.name: x}, target=2 * x + 1, fitted=2 * x)
+    )
+    assert len(page) < 150_000
+
+
+def test_a_hundred_inputs_have_forty_pictures_and_a_hundred_lines() -> None:
+    features = tuple(AGE.model_copy(update={"name": f"x{index}"}) for index in range(100))
+    inputs = {feature.name: evidence().inputs[AGE.name] for feature in features}
+    page = report_html(description(features=features), 1, evidence(inputs=inputs))
+    assert "60 more inputs are in the table but have no picture." in text_of(page)
+    assert page.count(b'<th scope="row" class="name">x') == 100
+    assert len(page) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("r2", "text"),
+    [(0.7654321, "0.7654"), (-6.38e-5, "−0.0001"), (-1e-9, "0.0000"), (-1e9, "−1,000,000,000")],
+)
+def test_r2_has_four_decimals(r2: float, text: str) -> None:
+    assert fixed(r2) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "other", "text"),
+    [
+        (2.0, 2.0, "level with"),
+        (1.5, 2.0, "25 % below"),
+        (3.0, 2.0, "50 % above"),
+        (0.0, 0.0, "level with"),
+        (1.0, 0.0, "∞ % above"),
+    ],
+)
+def test_errors_are_compared_in_words(error: float, other: float, text: str) -> None:
+    assert compared(error, other) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (-0.128568, "−0.12857"),
+        (2013.4, "2013.4"),
+        (9999.96, "10,000"),
+        (58738.38, "58,738"),
+        (6.5e6, "6,500,000"),
+        (6019, "6,019"),
+        (1.2e-7, "1.2 × 10⁻⁷"),
+        (1e15, "10¹⁵"),
+        (float("inf"), "∞"),
+        (float("nan"), "not a number"),
+    ],
+)
+def test_numbers_are_shown_for_people(number: float, text: str) -> None:
+    assert shown(number) == text

@@ -1,0 +1,164 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import StandardScaler
+
+from model_store.encoding import Matrix
+from model_store.manifest import CategoricalFeature, NumericFeature
+from training import blocks, statistics
+from training.blocks import Blocks
+from training.data import DataError, read_table
+from training.recipe import make_recipe
+from training.statistics import Moments, describe, moments_of_columns, sampled
+
+RECIPE: dict[str, Any] = {"target": {"name": "y"}, "features": [{"name": "x"}, {"name": "z"}]}
+
+
+def described(
+    folder: Path, table: pd.DataFrame, **fields: Any
+) -> tuple[list[NumericFeature | CategoricalFeature], Any]:
+    table.to_csv(folder / "table.csv", index=False)
+    recipe = make_recipe(RECIPE | fields)
+    features, target = describe(read_table(folder / "table.csv", recipe))
+    return list(features), target
+
+
+def numbers(rows: int = 500) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({name: rng.lognormal(3, 2, size=rows) for name in "xzy"})
+
+
+def test_statistics_are_those_of_scikit_learns_standard_scaler(tmp_path: Path) -> None:
+    table = numbers()
+    features, target = described(tmp_path, table)
+    scaler = StandardScaler().fit(table.to_numpy())
+    for index, column in enumerate([*features, target]):
+        values = table[column.name].to_numpy()
+        assert column.mean == pytest.approx(scaler.mean_[index], rel=1e-12)
+        assert column.std == pytest.approx(scaler.scale_[index], rel=1e-12)
+        assert (column.minimum, column.maximum) == pytest.approx((values.min(), values.max()), rel=1e-14)
+        assert column.deciles == pytest.approx(np.quantile(values, np.arange(1, 10) / 10), rel=1e-12)
+
+
+def test_filled_statistics_are_those_of_scikit_learns_imputer_and_scaler(tmp_path: Path) -> None:
+    table = numbers()
+    table.loc[::7, "x"] = np.nan
+    (feature, other), _ = described(tmp_path, table, missing="mean")
+    inputs = table[["x"]].to_numpy()
+    filled = SimpleImputer().fit(inputs)
+    scaler = StandardScaler().fit(filled.transform(inputs))
+    assert isinstance(feature, NumericFeature)
+    assert isinstance(other, NumericFeature)
+    assert feature.fill == pytest.approx(filled.statistics_[0], rel=1e-12)
+    assert feature.mean == pytest.approx(scaler.mean_[0], rel=1e-12)
+    assert feature.std == pytest.approx(scaler.scale_[0], rel=1e-12)
+    assert feature.deciles == pytest.approx(np.quantile(filled.transform(inputs), np.arange(1, 10) / 10))
+    assert other.fill == other.mean
+
+
+def test_without_filling_there_is_no_fill(tmp_path: Path) -> None:
+    (feature, _), _ = described(tmp_path, numbers())
+    assert isinstance(feature, NumericFeature)
+    assert feature.fill is None
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e9])
+def test_moments_merged_over_many_blocks_equal_numpys(monkeypatch: pytest.MonkeyPatch, shift: float) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 60)
+    values: Matrix = np.random.default_rng(1).normal(size=(5_001, 2)) * [1, 1e-3] + shift
+    values[::11, 1] = np.nan
+    held = Blocks([values], 2)
+    assert len(held) == 167
+    for moments, column in zip(moments_of_columns(held), values.T, strict=True):
+        present = column[~np.isnan(column)]
+        assert moments.count == len(present)
+        assert moments.mean == pytest.approx(present.mean(), rel=1e-12)
+        assert moments.squares / moments.count == pytest.approx(np.var(present), rel=1e-5 if shift else 1e-12)
+        assert (moments.minimum, moments.maximum) == (present.min(), present.max())
+
+
+def test_merging_is_the_same_in_either_order() -> None:
+    rng = np.random.default_rng(2)
+    small, large = Moments.of(rng.normal(size=3)), Moments.of(rng.normal(5, 2, size=1000))
+    one, other = small.merge(large), large.merge(small)
+    assert (one.count, one.minimum, one.maximum) == (other.count, other.minimum, other.maximum)
+    assert (one.mean, one.squares) == pytest.approx((other.mean, other.squares), rel=1e-14)
+
+
+def test_a_stretch_of_a_long_table_may_lack_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = numbers(100)
+    table.loc[40:70, "x"] = np.nan
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 30)
+    monkeypatch.setattr(statistics, "BLOCK_VALUES", 30)
+    (feature, _), _ = described(tmp_path, table, missing="mean")
+    assert isinstance(feature, NumericFeature)
+    assert feature.mean == pytest.approx(table["x"].mean(), rel=1e-12)
+
+
+def test_categories_come_in_alphabetical_order_with_their_rows(tmp_path: Path) -> None:
+    table = numbers(10)
+    table["c"] = list("bbabcbbbba")
+    features, _ = described(tmp_path, table, features=[{"name": "c", "kind": "categorical"}])
+    assert isinstance(features[0], CategoricalFeature)
+    assert [(each.value, each.rows) for each in features[0].categories] == [("a", 2), ("b", 7), ("c", 1)]
+    assert features[0].example == "b"
+
+
+def test_the_example_is_a_row_near_the_medians(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [1, 2, 3, 4, 90.0], "z": [10, 50, 30, 20, 40.0], "y": range(5)})
+    features, _ = described(tmp_path, table)
+    assert [feature.example for feature in features] == [3, 30]
+
+
+def test_an_example_is_found_where_every_row_lacks_a_number(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [1, np.nan, 3, np.nan], "z": [np.nan, 2, np.nan, 5], "y": [1, 2, 4, 5]})
+    features, _ = described(tmp_path, table, missing="mean")
+    assert all(np.isfinite(feature.example) for feature in features if isinstance(feature, NumericFeature))
+
+
+def test_units_come_from_the_recipe_or_from_the_cells(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": ["1 kg", "2 kg"], "z": ["1 km/l", "3 km/kg"], "y": ["1 Rs", "2 Rs"]})
+    features, target = described(tmp_path, table)
+    units = [feature.unit for feature in features if isinstance(feature, NumericFeature)]
+    assert (units, target.unit) == (["kg", "km/l or km/kg"], "Rs")
+    named = [{"name": "x", "unit": "kilogram", "description": "weight"}]
+    (feature,), _ = described(tmp_path, table, features=named)
+    assert isinstance(feature, NumericFeature)
+    assert (feature.unit, feature.description) == ("kilogram", "weight")
+
+
+def test_a_sample_of_a_long_table_is_every_so_manyth_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.arange(100.0).reshape(50, 2)
+    assert np.array_equal(sampled(Blocks([values], 2)), values)
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 40)
+    monkeypatch.setattr(statistics, "BLOCK_VALUES", 40)
+    sample = sampled(Blocks([values], 2))
+    assert len(sample) <= 20
+    assert set(sample[:, 0]) <= set(values[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "sentence"),
+    [
+        ("x,z,y\n0.1,1,1\n0.1,2,2\n0.1,3,3\n", {}, "'x' of .* is constant: all 3 rows have 0.1"),
+        ("x,z,y\n1,1,7\n2,2,7\n", {}, "'y' of .* is constant"),
+        ("x,z,y\n1,1,6\n,2,7\n", {"missing": "mean"}, "'x' of .* is constant"),
+        ("x,z,y\n,1,6\n,2,7\n", {"missing": "mean"}, "'x' of "),
+        (
+            "x,z,y\na,1,6\na,2,7\n",
+            {"features": [{"name": "x", "kind": "categorical"}]},
+            "single category 'a'",
+        ),
+    ],
+)
+def test_a_column_that_does_not_vary_is_refused_by_name(
+    tmp_path: Path, text: str, fields: dict[str, Any], sentence: str
+) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    table = read_table(tmp_path / "table.csv", make_recipe(RECIPE | fields))
+    with pytest.raises(DataError, match=sentence):
+        describe(table)

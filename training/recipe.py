@@ -1,0 +1,113 @@
+"""What to train and how, as a small closed form: from the command line or from a TOML file."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from model_store.manifest import ColumnName, Linear, Mlp, Network, Part
+
+Optimizer: TypeAlias = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "exact"]
+
+
+class RecipeInvalid(Exception):
+    """A recipe that cannot be followed; its text names the field."""
+
+
+class TargetColumn(Part):
+    """The column to predict; with `log` its natural logarithm is trained, and undone at serving."""
+
+    name: ColumnName
+    unit: str | None = None
+    transform: Literal["none", "log"] = "none"
+
+
+class InputColumn(Part):
+    """A column to predict from."""
+
+    name: ColumnName
+    kind: Literal["numeric", "categorical"] = "numeric"
+    unit: str | None = None
+    description: str | None = None
+
+
+class Schedule(Part):
+    """How the weights are found.
+
+    `gd` takes all rows a step, `exact` solves for them, the others take `batch_size` rows a step.
+    `normalize = "none"` trains on raw inputs.
+    """
+
+    optimizer: Optimizer = "gd"
+    learning_rate: PositiveFloat = 0.1
+    epochs: Annotated[int, Field(ge=0)] = 200
+    batch_size: PositiveInt = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    normalize: Literal["z-score", "none"] = "z-score"
+
+
+class Recipe(Part):
+    """Everything that decides a model, but the data."""
+
+    target: TargetColumn
+    features: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
+    network: Network = Linear()
+    schedule: Schedule = Schedule()
+    holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    missing: Literal["drop", "mean"] = "drop"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        names = [self.target.name, *(feature.name for feature in self.features)]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            message = f"the column {repeated[0]!r} is asked for twice: the target and every input must differ"
+            raise ValueError(message)
+        if self.schedule.optimizer == "exact" and isinstance(self.network, Mlp):
+            message = "the optimizer 'exact' solves linear networks only; take 'adam' for an mlp"
+            raise ValueError(message)
+        return self
+
+
+class RecipeFile(Part):
+    """A TOML file: a recipe, the table it is for and the name of the model it makes."""
+
+    data: Path
+    name: str
+    recipe: Recipe
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """Read a TOML file; raises RecipeInvalid naming the first field that is wrong."""
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        head = {name: fields.pop(name) for name in ("data", "name") if name in fields}
+        return RecipeFile.model_validate({**head, "recipe": fields}, strict=False)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path} cannot be read as a TOML recipe: {error}"
+    except ValidationError as error:
+        message = f"{path}: {first_fault(error)}"
+    raise RecipeInvalid(message)
+
+
+def make_recipe(fields: dict[str, Any]) -> Recipe:
+    """A recipe from some of its fields; raises RecipeInvalid naming the first that is wrong or missing."""
+    fields = {"target": {}, "features": [], **fields}
+    if "network" in fields:
+        fields["network"] = {
+            "kind": "mlp" if "hidden" in fields["network"] else "linear",
+            **fields["network"],
+        }
+    try:
+        return Recipe.model_validate(fields, strict=False)
+    except ValidationError as error:
+        message = first_fault(error)
+    raise RecipeInvalid(message)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The field that is wrong and why."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, fault["loc"]))
+    return f"{where}: {fault['msg']}" if where else fault["msg"].removeprefix("Value error, ")

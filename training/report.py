@@ -1,0 +1,341 @@
+"""The page of a version: how it was trained, how far it errs and on what data, in pictures and in figures.
+
+One HTML file that asks for nothing: no script, no address, its pictures inlined as SVG. The same arguments
+give the same bytes. It computes no metric; what it says in figures it reads from the description.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from model_store.encoding import Column, Matrix
+from model_store.manifest import (
+    CategoricalFeature,
+    Description,
+    Linear,
+    NumericFeature,
+    ResidualQuantiles,
+    Target,
+)
+from training.drawing import (
+    BLUE,
+    HUGE,
+    ORANGE,
+    Picture,
+    brief,
+    curve,
+    drawable,
+    finite,
+    finite_pairs,
+    frame,
+    histogram,
+    log_axis,
+    on_axis,
+    outside_note,
+    page,
+    percent,
+    picture,
+    plain_axis,
+    scatter,
+    shown,
+    signed,
+    thinned_curve,
+    window,
+)
+
+MOST_SAMPLED, MOST_PICTURED, MOST_CATEGORIES, MOST_NAMED = 200_000, 40, 12, 5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the page shows beside the description.
+
+    `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
+    reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
+    `inputs` are raw training rows, a column a feature, `target` and `fitted` what belongs to them; `command`
+    makes the version again.
+    """
+
+    history: tuple[float, ...]
+    optimum: float | None
+    actual: Matrix | None
+    predicted: Matrix | None
+    inputs: dict[str, Column]
+    target: Matrix
+    fitted: Matrix
+    command: str
+
+
+def report_html(description: Description, version: int, evidence: Evidence) -> bytes:
+    """The page's bytes."""
+    drawn = [draw(description, evidence) for draw in (cost_curve, fit, predicted_against_actual, residuals)]
+    return page(
+        "report.html",
+        description=description,
+        version=version,
+        command=evidence.command,
+        summary=summary(description),
+        verdict=verdict(description),
+        promise=promise(description),
+        pictures=[picture for picture in drawn if isinstance(picture, Picture)],
+        remarks=[remark for remark in drawn if isinstance(remark, str)],
+        distributions=distributions(description, evidence),
+        bars={feature.name: bars(feature) for feature in categorical(description)},
+        left_out=max(0, len(description.features) - MOST_PICTURED),
+    )
+
+
+def summary(description: Description) -> str:
+    """What the model is, in a sentence or two."""
+    names = [feature.name for feature in description.features]
+    first = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], f"{len(names) - 4} more inputs"]
+    inputs = f"{', '.join(first[:-1])} and {first[-1]}" if first[1:] else first[0]
+    logarithm = ", trained on the target's logarithm" if description.target.transform == "log" else ""
+    return f"Predicts {labelled(description.target)} from {inputs} with {network(description)}{logarithm}."
+
+
+def network(description: Description) -> str:
+    """The kind of model, with its article."""
+    if isinstance(description.network, Linear):
+        first, *others = description.features
+        return "a linear model" if others or isinstance(first, CategoricalFeature) else "a straight line"
+    sizes = " and ".join(map(str, description.network.hidden))
+    return f"a multilayer perceptron ({sizes} hidden units, {description.network.activation})"
+
+
+def verdict(description: Description) -> str:
+    """How far the model errs, beside the two it has to beat."""
+    metrics, unit = description.metrics, description.target.unit
+    if not metrics:
+        return "No rows were held out, so how far it errs on rows it has not seen was not measured."
+    mean, line = metrics.predict_the_mean.rmse, metrics.least_squares.rmse
+    return (
+        f"On {shown(metrics.rows)} rows it had not seen, its root mean squared error is "
+        f"{with_unit(metrics.model.rmse, unit)}: {compared(metrics.model.rmse, mean)} predicting the mean, "
+        f"and {compared(metrics.model.rmse, line)} exact least squares."
+    )
+
+
+def compared(error: float, other: float) -> str:
+    """'1.5 % below', '3 % above' or 'level with'."""
+    if abs(error - other) <= 0.0005 * other:
+        return "level with"
+    change = error / other - 1 if other else math.inf
+    return f"{percent(abs(change))} {'above' if change > 0 else 'below'}"
+
+
+def promise(description: Description) -> str:
+    """What the interval says about a new row."""
+    interval, unit = description.interval, description.target.unit
+    if not interval:
+        return "There were too few held-out rows for an interval around its predictions."
+    rows = f"About {percent(interval.coverage)} of new rows are expected"
+    if description.target.transform == "log":
+        least, most = bounds(np.ones(1), description.target, interval)
+        return f"{rows} to lie between {brief(least[0])} and {brief(most[0])} times the prediction."
+    low, high = (beside(bound, unit) for bound in (interval.lower, interval.upper))
+    return f"{rows} to lie between {low} and {high} the prediction."
+
+
+def beside(bound: float, unit: str | None) -> str:
+    """Where a bound of the interval is, seen from the prediction."""
+    return f"{with_unit(abs(bound), unit)} {'below' if bound < 0 else 'above'}"
+
+
+def with_unit(number: float, unit: str | None) -> str:
+    """A number and its unit."""
+    return f"{shown(number)} {unit}" if unit else shown(number)
+
+
+def labelled(column: NumericFeature | Target) -> str:
+    """A column's name and unit."""
+    return f"{column.name} ({column.unit})" if column.unit else column.name
+
+
+def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
+    """The cost after each epoch, above the least that a line reaches."""
+    history, optimum = np.array(evidence.history), evidence.optimum
+    epochs, costs = thinned_curve(np.arange(len(history), dtype=np.float64), history)
+    if len(costs) < 2:
+        return "The cost has no curve: too few of its values are positive numbers."
+
+    def draw(axes: Axes) -> None:
+        axes.plot(epochs, costs, color=BLUE, marker="o" if len(costs) < 20 else "", markersize=4)
+        lowest = costs.min()
+        if optimum is not None and 0 < optimum < HUGE:
+            axes.axhline(optimum, color=ORANGE, linestyle=(0, (4, 3)), linewidth=1.4)
+            lowest = min(lowest, optimum)
+        log_axis(axes, axes.yaxis, lowest, costs.max())
+        axes.margins(x=0.02)
+        plain_axis(axes.xaxis, whole=True)
+        axes.set(xlabel="epochs", ylabel="cost (mean squared error)")
+
+    start, end = shown(float(history[0])), shown(description.training.cost)
+    caption = f"From {start} to {end} in {shown(len(history) - 1)} epochs."
+    if optimum is not None:
+        caption += f" Dashed: the least that any line reaches, {shown(optimum)}."
+    return picture("cost", "Cost", "Line chart: the cost after each epoch.", caption, draw)
+
+
+def fit(description: Description, evidence: Evidence) -> Picture | str:
+    """The predictions over the rows, for a model with one numeric input."""
+    (feature, *others), target = description.features, description.target
+    if others or isinstance(feature, CategoricalFeature):
+        return ""
+    rows = np.column_stack([numbers(evidence.inputs[feature.name]), numbers(evidence.target)])
+    rows = np.column_stack([rows, numbers(evidence.fitted)])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not (drawable(rows[:, 0]) and drawable(rows[:, 1])):
+        return "The fit has no picture: too few of its rows are complete."
+    across, up = window(rows[:, 0]), window(rows[:, 1:].ravel())
+    x, fitted = curve(rows[:, 0], rows[:, 2], across)
+
+    def draw(axes: Axes) -> None:
+        scatter(axes, rows[:, 0], rows[:, 1], across, up)
+        if description.interval:
+            low, high = bounds(fitted, target, description.interval)
+            axes.fill_between(x, low, high, color=ORANGE, alpha=0.13, linewidth=0)
+        axes.plot(x, fitted, color=ORANGE, linewidth=2.4)
+        frame(axes, across, up)
+        axes.set(xlabel=on_axis(labelled(feature)), ylabel=on_axis(labelled(target), 30))
+
+    caption = equation(description, rows)
+    if description.interval:
+        caption += f" Shaded: the {percent(description.interval.coverage)} interval."
+    caption += outside_note(rows[:, 0], rows[:, 1], across, up)
+    alt = "Scatter plot: the training rows, with the model's predictions as a line through them."
+    return picture("fit", "The fit over the data", alt, caption, draw)
+
+
+def equation(description: Description, rows: Matrix) -> str:
+    """What the line says in the normalised input; `rows` holds the input, the target and the prediction."""
+    feature, target = description.features[0], description.target
+    if not isinstance(description.network, Linear) or not isinstance(feature, NumericFeature):
+        return "Line: the model's predictions."
+    with np.errstate(all="ignore"):
+        outputs = np.log(rows[:, 2]) if target.transform == "log" else rows[:, 2]
+        z = (rows[:, 0] - feature.mean) / feature.std
+        at, beyond = int(z.argmin()), int(z.argmax())
+        weight = float((outputs[beyond] - outputs[at]) / (z[beyond] - z[at]))
+        bias = float(outputs[at] - weight * z[at])
+    left = f"log {target.name}" if target.transform == "log" else target.name
+    z_score = f"({feature.name} − {shown(feature.mean)}) / {shown(feature.std)}"
+    return f"{left} = {shown(bias)} {signed(weight)} · {z_score}."
+
+
+def predicted_against_actual(description: Description, evidence: Evidence) -> Picture | str:
+    """The held-out rows' predictions beside what was true."""
+    if evidence.actual is None or evidence.predicted is None:
+        return ""
+    actual, predicted = finite_pairs(evidence.actual, evidence.predicted)
+    both = np.concatenate([actual, predicted])
+    if not drawable(both):
+        return "Predictions and actual values have no picture: they do not vary."
+    limits = window(both)
+
+    def draw(axes: Axes) -> None:
+        scatter(axes, actual, predicted, limits, limits)
+        axes.plot(limits, limits, color=ORANGE, linewidth=1.4, linestyle=(0, (4, 3)))
+        frame(axes, limits, limits)
+        unit = f" ({description.target.unit})" if description.target.unit else ""
+        axes.set(xlabel=on_axis(f"actual{unit}"), ylabel=on_axis(f"predicted{unit}"))
+
+    caption = f"{shown(len(evidence.actual))} held-out rows; on the dashed line a prediction is right."
+    caption += outside_note(actual, predicted, limits, limits)
+    alt = "Scatter plot: the predictions for the held-out rows against their actual values."
+    return picture("actual", "Predicted against actual", alt, caption, draw)
+
+
+def residuals(description: Description, evidence: Evidence) -> Picture | str:
+    """How far the held-out rows are from their predictions, with the interval's bounds."""
+    if evidence.actual is None or evidence.predicted is None:
+        return ""
+    actual, predicted, target = evidence.actual, evidence.predicted, description.target
+    with np.errstate(all="ignore"):
+        if target.transform == "log":
+            actual, predicted = np.log(actual), np.log(predicted)
+        errors = finite(actual - predicted)
+    if not drawable(errors):
+        return "The residuals have no picture: they do not vary."
+    interval = description.interval
+    lines = [interval.lower, interval.upper] if interval else []
+    low, high = window(errors)
+    limits = min(low, *lines), max(high, *lines)
+
+    def draw(axes: Axes) -> None:
+        histogram(axes, errors, limits)
+        for bound in lines:
+            axes.axvline(bound, color=ORANGE, linestyle=(0, (4, 3)), linewidth=1.6)
+        unit = f" ({target.unit})" if target.unit else ""
+        difference = (
+            "log actual − log predicted" if target.transform == "log" else f"actual − predicted{unit}"
+        )
+        axes.set(xlabel=on_axis(difference), ylabel="held-out rows")
+
+    caption = ""
+    if interval:
+        caption = f"Dashed: the bounds of {percent(interval.coverage)}, "
+        caption += f"{shown(interval.lower)} and {shown(interval.upper)}."
+    caption += outside_note(errors, errors, limits, limits)
+    alt = "Histogram: the residuals of the held-out rows, with the interval's bounds."
+    return picture("residuals", "Residuals", alt, caption.strip(), draw)
+
+
+def distributions(description: Description, evidence: Evidence) -> dict[str, Picture]:
+    """The histograms of the target and of the first numeric inputs, by name."""
+    drawn: dict[str, Picture] = {}
+    columns: list[tuple[NumericFeature | Target, Column]] = [
+        (feature, evidence.inputs[feature.name])
+        for feature in description.features[:MOST_PICTURED]
+        if isinstance(feature, NumericFeature)
+    ]
+    for index, (column, values) in enumerate([(description.target, evidence.target), *columns]):
+        present = finite(numbers(values))
+        if drawable(present):
+            role = "the target" if index == 0 else "an input"
+            drawn["" if index == 0 else column.name] = distribution(f"d{index}", column, role, present)
+    return drawn
+
+
+def distribution(key: str, column: NumericFeature | Target, role: str, values: Matrix) -> Picture:
+    """The histogram of a column."""
+    limits = window(values)
+
+    def draw(axes: Axes) -> None:
+        histogram(axes, values, limits)
+        axes.set_xlabel(on_axis(column.unit or ""))
+
+    alt = f"Histogram: how {column.name}, {role}, is spread over the training rows."
+    caption = f"Mean {with_unit(column.mean, column.unit)}, std {shown(column.std)}."
+    caption += outside_note(values, values, limits, limits)
+    return picture(key, labelled(column), alt, caption, draw, (3.9, 2.0))
+
+
+def categorical(description: Description) -> list[CategoricalFeature]:
+    """The inputs that get bars."""
+    return [f for f in description.features[:MOST_PICTURED] if isinstance(f, CategoricalFeature)]
+
+
+def bars(feature: CategoricalFeature) -> list[tuple[str, int, float]]:
+    """The most frequent categories with their rows and the bar's length in percent; then the others."""
+    ordered = sorted(feature.categories, key=lambda category: -category.rows)
+    rows = [(category.value, category.rows) for category in ordered[:MOST_CATEGORIES]]
+    if others := ordered[MOST_CATEGORIES:]:
+        rows.append((f"{len(others)} others", sum(category.rows for category in others)))
+    longest = max(count for _, count in rows)
+    return [(value, count, round(100 * count / longest, 1)) for value, count in rows]
+
+
+def bounds(fitted: Matrix, target: Target, interval: ResidualQuantiles) -> tuple[Matrix, Matrix]:
+    """The interval around predictions, in the target's unit."""
+    if target.transform == "log":
+        with np.errstate(over="ignore"):
+            return fitted * np.exp(interval.lower), fitted * np.exp(interval.upper)
+    return fitted + interval.lower, fitted + interval.upper
+
+
+def numbers(column: Column) -> Matrix:
+    """A column's values as numbers, of very many evenly spaced ones; NaN where one is missing."""
+    return np.asarray(column[:: math.ceil(len(column) / MOST_SAMPLED) or 1], dtype=np.float64)

@@ -1,0 +1,182 @@
+"""What the manifest says of each column: how it is spread over the training rows.
+
+Long tables come in blocks, whose moments are merged as in Chan, Golub, LeVeque, Algorithms for Computing the
+Sample Variance (1983). Within a block the sums are exact, so they do not depend on the machine's way to add.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from model_store.encoding import Matrix
+from model_store.manifest import CategoricalFeature, Category, Feature, NumericFeature, Target
+from training.blocks import BLOCK_VALUES, Blocks
+from training.data import DataError, Table
+from training.recipe import InputColumn
+
+
+class Spread(TypedDict):
+    """The fields of `model_store.manifest.Range`."""
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    deciles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean, sum of squared deviations from it, and range of some numbers."""
+
+    count: int
+    mean: float
+    squares: float
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Matrix) -> "Moments":
+        """The moments of some numbers, shape (n,)."""
+        if not len(values):
+            return cls(0, 0.0, 0.0, math.inf, -math.inf)
+        mean = math.fsum(values) / len(values)
+        squares = math.fsum((values - mean) ** 2)
+        return cls(len(values), mean, squares, float(values.min()), float(values.max()))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of both together."""
+        if not other.count:
+            return self
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + apart * other.count / count,
+            self.squares + other.squares + apart**2 * self.count * other.count / count,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+        )
+
+
+def describe(table: Table) -> tuple[tuple[Feature, ...], Target]:
+    """Each input's and the target's spread over the table's rows, with an example from a typical row.
+
+    Raises DataError for a column that does not vary.
+    """
+    moments = moments_of_columns(table.blocks)
+    names = [*(column.name for column in table.recipe.features), table.recipe.target.name]
+    for name, column_moments in zip(names, moments, strict=True):
+        if name not in table.categories:
+            check_varies(table, name, column_moments)
+    sample = sampled(table.blocks)
+    sample = np.where(np.isnan(sample), [each.mean for each in moments], sample)
+    example = sample[typical_row(sample, table.recipe.features)]
+    features = tuple(
+        describe_numeric(table, column, moments[index], sample[:, index], example[index])
+        if column.kind == "numeric"
+        else describe_categories(table, column, int(example[index]))
+        for index, column in enumerate(table.recipe.features)
+    )
+    return features, describe_target(table, moments[-1], sample[:, -1])
+
+
+def describe_numeric(
+    table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
+) -> NumericFeature:
+    """A numeric input; with missing values allowed, their mean stands in for them."""
+    fill = moments.mean if table.recipe.missing == "mean" else None
+    return NumericFeature(
+        name=column.name,
+        unit=column.unit or unit_met(table, column.name),
+        description=column.description,
+        fill=fill,
+        example=float(example),
+        **spread(table, moments, sample),
+    )
+
+
+def describe_categories(table: Table, column: InputColumn, example: int) -> CategoricalFeature:
+    """A categorical input, its categories in alphabetical order."""
+    counts = table.categories[column.name]
+    present = sorted((value, rows) for value, rows in counts.items() if rows)
+    if len(present) < 2:
+        message = f"the column {column.name!r} of {table.source} has the single category {present[0][0]!r}"
+        raise DataError(message + ", so there is nothing to learn from it. Leave it out")
+    return CategoricalFeature(
+        name=column.name,
+        description=column.description,
+        categories=tuple(Category(value=value, rows=rows) for value, rows in present),
+        example=list(counts)[example],
+    )
+
+
+def describe_target(table: Table, moments: Moments, sample: Matrix) -> Target:
+    """The target, in its own unit; raises DataError for a constant one."""
+    column = table.recipe.target
+    return Target(
+        name=column.name,
+        unit=column.unit or unit_met(table, column.name),
+        transform=column.transform,
+        **spread(table, moments, sample),
+    )
+
+
+def unit_met(table: Table, name: str) -> str | None:
+    """The units behind a column's numbers, the most frequent first; None if there are none."""
+    units = table.units.get(name, Counter())
+    return " or ".join(unit for unit, _ in units.most_common()) or None
+
+
+def check_varies(table: Table, name: str, moments: Moments) -> None:
+    """Refuse a column of numbers that does not vary."""
+    if moments.minimum >= moments.maximum:
+        same = (
+            f"all {moments.count} rows have {moments.minimum:g}" if moments.count else "all cells are empty"
+        )
+        message = (
+            f"the column {name!r} of {table.source} is constant: {same}, "
+            "so there is nothing to learn from it. Leave it out"
+        )
+        raise DataError(message)
+
+
+def spread(table: Table, moments: Moments, sample: Matrix) -> Spread:
+    """The manifest's figures for a column whose missing values the mean replaces."""
+    return {
+        "mean": moments.mean,
+        "std": math.sqrt(moments.squares / table.rows),
+        "minimum": moments.minimum,
+        "maximum": moments.maximum,
+        "deciles": tuple(np.quantile(sample, np.arange(1, 10) / 10).tolist()),
+    }
+
+
+def moments_of_columns(blocks: Blocks) -> list[Moments]:
+    """The moments of every column's present values."""
+    merged: list[Moments] = []
+    for block in blocks:
+        here = [Moments.of(values[~np.isnan(values)]) for values in block.T]
+        merged = [old.merge(new) for old, new in zip(merged, here, strict=True)] if merged else here
+    return merged
+
+
+def sampled(blocks: Blocks) -> Matrix:
+    """All rows of a table of one block, every second one of two blocks, and so on."""
+    stride = math.ceil(blocks.rows * blocks.width / BLOCK_VALUES)
+    return np.concatenate([block[::stride] for block in blocks])
+
+
+def typical_row(sample: Matrix, columns: Sequence[InputColumn]) -> int:
+    """The row nearest to each number's median, in its std, and to each most frequent category."""
+    distance = np.zeros(len(sample))
+    for values, column in zip(sample.T, columns, strict=False):
+        if column.kind == "numeric":
+            distance += np.abs(values - np.median(values)) / values.std()
+        else:
+            distance += values != np.bincount(values.astype(int)).argmax()
+    return int(distance.argmin())
