@@ -227,20 +227,19 @@ def solve(network: FeedForward, data: Blocks, on_epoch: OnEpoch = nothing) -> Fi
 def least_squares(data: Blocks) -> Tensor:
     """The weights, the bias last, that minimise the mean squared error of a line exactly; shape (k + 1,).
 
-    Of several optima the shortest. Tables of several blocks are first reduced to a triangle with the same
-    normal equations, block by block (Golub and Van Loan, Matrix Computations, section 5.3).
+    Of several optima the shortest. Tables of several slices are first reduced to a triangle with the same
+    normal equations, slice by slice (Golub and Van Loan, Matrix Computations, section 5.3).
     """
     triangle: Tensor | None = None
-    for inputs, target in Rows(data):
+    for inputs, target, _ in Rows(data).slices():
         rows = torch.column_stack([inputs, torch.ones_like(target), target])
-        triangle = rows if data.in_memory else reduce_rows(rows, triangle)
+        triangle = rows if triangle is None else reduce_rows(rows, triangle)
     assert triangle is not None
     weights: Tensor = torch.linalg.lstsq(triangle[:, :-1], triangle[:, -1:], driver="gelsd").solution
     return weights[:, 0]
 
 
-def reduce_rows(rows: Tensor, triangle: Tensor | None) -> Tensor:
+def reduce_rows(rows: Tensor, triangle: Tensor) -> Tensor:
     """The triangular factor of the rows stacked under the triangle so far."""
-    stacked = rows if triangle is None else torch.cat([triangle, rows])
-    factor: Tensor = torch.linalg.qr(stacked, mode="r").R
+    factor: Tensor = torch.linalg.qr(torch.cat([triangle, rows]), mode="r").R
     return factor

@@ -139,10 +139,12 @@ def hold_out(recipe: Recipe, table: Table) -> HeldOut:
         )
         raise DataError(message)
     model = train(recipe, seen)
-    encoded_rows = [encode(model.features, held.columns(block)) for block in held.blocks]
-    outputs, line = (
-        np.concatenate([network.outputs(rows) for rows in encoded_rows])
-        for network in (model.fitted.network, model.line.network)
+    outputs, line = np.concatenate(
+        [
+            [network.outputs(rows) for network in (model.fitted.network, model.line.network)]
+            for rows in (encode(model.features, held.columns(block)) for block in held.blocks)
+        ],
+        axis=1,
     )
     metrics = compare(actual, model.in_unit(outputs), model.in_unit(line), model.target.mean)
     residuals = (np.log(actual) if model.target.transform == "log" else actual) - outputs

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.encoding import Columns
+from model_store.encoding import Columns, Matrix
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,
@@ -30,6 +31,7 @@ from training.statistics import sampled
 
 LIBRARIES = ("numpy", "pandas", "torch")
 MOST_RANDOM_ROWS = 10_000
+MOST_PICTURED = 200_000
 
 
 def publish(
@@ -61,8 +63,8 @@ def publish(
     evidence = Evidence(
         history=model.fitted.history,
         optimum=model.line.cost,
-        actual=held_out.actual if held_out else None,
-        predicted=held_out.predicted if held_out else None,
+        actual=thinned(held_out.actual) if held_out else None,
+        predicted=thinned(held_out.predicted) if held_out else None,
         inputs=columns,
         target=sample[:, -1],
         fitted=model.predict(columns),
@@ -128,6 +130,11 @@ def telling_rows(values: NDArray[Any]) -> list[int]:
             *np.flatnonzero(np.isnan(values))[:1].tolist(),
         ]
     return [int(row) for row in np.unique(values, return_index=True)[1]]
+
+
+def thinned(values: Matrix) -> Matrix:
+    """At most 200,000 of the values, evenly spaced, which is more than a picture can show."""
+    return values[:: math.ceil(len(values) / MOST_PICTURED)]
 
 
 def plain(value: float | str | None) -> float | str | None:

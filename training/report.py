@@ -242,10 +242,17 @@ def predicted_against_actual(description: Description, evidence: Evidence) -> Pi
         unit = f" ({description.target.unit})" if description.target.unit else ""
         axes.set(xlabel=on_axis(f"actual{unit}"), ylabel=on_axis(f"predicted{unit}"))
 
-    caption = f"{shown(len(evidence.actual))} held-out rows; on the dashed line a prediction is right."
+    caption = f"{held_out_rows(description, evidence.actual)}; on the dashed line a prediction is right."
     caption += outside_note(actual, predicted, limits, limits)
     alt = "Scatter plot: the predictions for the held-out rows against their actual values."
     return picture("actual", "Predicted against actual", alt, caption, draw)
+
+
+def held_out_rows(description: Description, pictured: Matrix) -> str:
+    """How many held-out rows a picture shows, of how many."""
+    scored = description.metrics.rows if description.metrics else len(pictured)
+    share = f"{shown(len(pictured))} of " if len(pictured) < scored else ""
+    return f"{share}{shown(scored)} held-out rows"
 
 
 def residuals(description: Description, evidence: Evidence) -> Picture | str:
@@ -274,9 +281,9 @@ def residuals(description: Description, evidence: Evidence) -> Picture | str:
         )
         axes.set(xlabel=on_axis(difference), ylabel="held-out rows")
 
-    caption = ""
+    caption = f"{held_out_rows(description, evidence.actual)}. "
     if interval:
-        caption = f"Dashed: the bounds of {percent(interval.coverage)}, "
+        caption += f"Dashed: the bounds of {percent(interval.coverage)}, "
         caption += f"{shown(interval.lower)} and {shown(interval.upper)}."
     caption += outside_note(errors, errors, limits, limits)
     alt = "Histogram: the residuals of the held-out rows, with the interval's bounds."

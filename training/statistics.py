@@ -168,7 +168,7 @@ def moments_of_columns(blocks: Blocks) -> list[Moments]:
 def sampled(blocks: Blocks) -> Matrix:
     """All rows of a table of one block, every second one of two blocks, and so on."""
     stride = math.ceil(blocks.rows * blocks.width / BLOCK_VALUES)
-    return np.concatenate([block[::stride] for block in blocks])
+    return np.concatenate([block[::stride].copy() for block in blocks])
 
 
 def typical_row(sample: Matrix, columns: Sequence[InputColumn]) -> int:
