@@ -168,7 +168,9 @@ WILD = (*ASKED, "--holdout", "0", "--learning-rate", "9", "--epochs", "9999")
     [
         (FINE, (*ASKED, "--learning-rate", "0"), 2, "schedule.learning_rate"),
         (FINE, (*ASKED, "--name", "../x"), 2, "cannot name a model"),
-        (FINE, ("--target", "Price"), 2, "features"),
+        (FINE, ("--target", "Price"), 2, "say --feature or --category"),
+        (FINE, ("--feature", "Price"), 2, "say --target"),
+        (FINE, (*ASKED, "--network", "mlp"), 2, "--hidden 32,16"),
         (FINE, (*ASKED, "--hidden", "4,x"), 2, "as in 32,16"),
         (FINE, (*ASKED, "--optimizer", "newton"), 2, "newton"),
         ("Price,Km\n1,2\n", ASKED, 3, "no column 'Kilometers_Driven'"),
@@ -255,3 +257,14 @@ def test_compare_shows_an_optimizer_that_diverges_up_to_there(
     gd = parsed(output)["runs"][0]
     assert gd["trouble"].startswith("the cost went from")
     assert 1 < len(gd["history"]) < 31
+
+
+@pytest.mark.parametrize("wanted", [("compare", *ASKED, "--epochs", "1", "--output"), ("sample",)])
+def test_a_file_that_cannot_be_written_is_a_sentence(
+    command: Command, cars: Path, tmp_path: Path, wanted: tuple[str, ...]
+) -> None:
+    verb, *options = wanted
+    source = [cars] if verb == "compare" else []
+    code, _, errors = command(verb, *source, *options, tmp_path / "nowhere" / "file")
+    assert code == 2
+    assert "cannot be written" in errors

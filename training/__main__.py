@@ -99,7 +99,11 @@ def fit_command(
         holdout=holdout,
     )
     path, recipe, recipe_name = decide(source, data, asked)
-    name = check_name(name or recipe_name or "")
+    name = name or recipe_name
+    if name is None:
+        message = "say --name: what the model is called in the store"
+        raise RecipeInvalid(message)
+    check_name(name)
     narrator = Narrator(quiet=as_json)
     with narrator.waiting(f"reading {path}"):
         table = read_table(path, recipe)
@@ -207,6 +211,13 @@ def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path
     if data:
         message = "--data goes with a recipe.toml; give the table alone"
         raise RecipeInvalid(message)
+    for field, option in (("target", "--target"), ("features", "--feature or --category")):
+        if field not in asked:
+            message = f"say {option}: the columns to predict and to predict from have to be named"
+            raise RecipeInvalid(message)
+    if asked.get("network") == {"kind": "mlp"}:
+        message = "--network mlp needs --hidden, the units of its hidden layers, as in --hidden 32,16"
+        raise RecipeInvalid(message)
     return source, make_recipe(asked), None
 
 
@@ -220,10 +231,12 @@ def main() -> int:
         return fail(error, 3)
     except Unstable as error:
         return fail(error, 4)
+    except OSError as error:
+        return fail(f"{error.filename or 'a file'} cannot be written: {error.strerror or error}", 2)
     return 0
 
 
-def fail(error: Exception, code: int) -> int:
+def fail(error: Exception | str, code: int) -> int:
     """Say what is wrong and return the exit code."""
     typer.echo(f"error: {error}", err=True)
     return code
