@@ -238,6 +238,7 @@ def test_a_name_that_is_no_folder_or_url_segment_is_refused(name: str) -> None:
         check_name(name)
 
 
-def test_a_manifest_cannot_be_changed(toy: Manifest) -> None:
+@pytest.mark.parametrize("field", ["version", "golden"])
+def test_a_manifest_cannot_be_changed(toy: Manifest, field: str) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        toy.version = 2  # type: ignore[misc]
+        setattr(toy, field, 2)
