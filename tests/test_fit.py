@@ -129,8 +129,8 @@ def test_stochastic_gradient_descent_steps_down_the_gradient_of_each_batch() -> 
     torch.randperm(1, generator=generator)  # the order of the blocks, of which there is one
     order = torch.randperm(len(y), generator=generator).numpy()
     expected = line(network())
-    for start in range(0, len(y), 64):
-        batch = order[start : start + 64]
+    for start, end in ((0, 64), (64, 128), (128, 192), (192, 300)):
+        batch = order[start:end]
         residuals = x[batch] @ expected[:-1] + expected[-1] - y[batch]
         expected = expected - 0.1 * 2 * np.append(x[batch].T @ residuals, residuals.sum()) / len(batch)
     fitted = fit(network(), schedule("sgd", epochs=1, seed=5), data())

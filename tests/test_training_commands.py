@@ -268,3 +268,38 @@ def test_a_file_that_cannot_be_written_is_a_sentence(
     code, _, errors = command(verb, *source, *options, tmp_path / "nowhere" / "file")
     assert code == 2
     assert "cannot be written" in errors
+
+
+def test_a_table_of_fifty_rows_is_trained_and_reported(fit: Command, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("y,x\n" + "".join(f"{row * row},{row}\n" for row in range(50)))
+    code, output, errors = fit(table, tmp_path / "models", "--target", "y", "--feature", "x")
+    assert code == 0, errors
+    assert "cars version 1" in output
+
+
+def test_a_surplus_cell_does_not_shift_the_columns(fit: Command, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("km,age,y\n" + "".join(f"{row},{row % 7},{row % 5},0\n" for row in range(50)))
+    store = tmp_path / "models"
+    code, _, errors = fit(table, store, "--target", "y", "--feature", "age")
+    assert code == 0, errors
+    assert open_store(str(store)).load("cars", 1).manifest.target.maximum == 4
+
+
+def test_numbers_too_large_to_square_are_refused_by_name(fit: Command, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("y,x\n1,1e200\n2,5\n3,6\n4,7\n")
+    code, _, errors = fit(table, tmp_path / "models", "--target", "y", "--feature", "x", "--holdout", "0")
+    assert code == 3
+    assert "the column 'x'" in errors
+
+
+def test_momentum_with_its_defaults_trains_on_ordinary_data(fit: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=641)
+    table = tmp_path / "table.csv"
+    pd.DataFrame({"x": x, "y": 3 * x + rng.normal(size=641)}).to_csv(table, index=False)
+    asked = ("--target", "y", "--feature", "x", "--optimizer", "momentum", "--epochs", "20")
+    code, _, errors = fit(table, tmp_path / "models", *asked)
+    assert code == 0, errors

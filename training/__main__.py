@@ -127,7 +127,7 @@ def fit_command(
         versions.promote(name, manifest.version)
         narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
     if as_json:
-        typer.echo(json.dumps(facts(manifest, model, promoted=promote)))
+        typer.echo(json.dumps(facts(manifest, model, promoted=promote), allow_nan=False))
 
 
 @cli.command("compare")
@@ -164,7 +164,7 @@ def compare_command(
     output.write_bytes(comparison.page())
     narrator.say(f"the pictures are in {output}")
     if as_json:
-        typer.echo(json.dumps(comparison.facts()))
+        typer.echo(json.dumps(comparison.facts(), allow_nan=False))
 
 
 @cli.command("sample")

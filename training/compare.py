@@ -1,5 +1,6 @@
 """Every optimizer from the same start on the same rows."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -41,7 +42,7 @@ class Comparison:
                 {
                     "optimizer": run.optimizer,
                     "learning_rate": run.learning_rate,
-                    "history": run.history,
+                    "history": [cost if math.isfinite(cost) else None for cost in run.history],
                     "seconds": run.seconds,
                     "trouble": run.trouble,
                 }

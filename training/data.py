@@ -7,7 +7,7 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -114,7 +114,7 @@ class Reader:
             numbers = cells.to_numpy(np.float64)
         else:
             rows, texts = pd.factorize(cells.astype(object))
-            read = [self._number(str(text), cells, rows == index) for index, text in enumerate(texts)]
+            read = [self._number(str(text), cells, rows, index) for index, text in enumerate(texts)]
             numbers = np.array([*(number for number, _ in read), np.nan])[rows]
             units = self.units.setdefault(str(cells.name), Counter())
             for (_, unit), count in zip(read, np.bincount(rows[rows >= 0]), strict=True):
@@ -122,11 +122,13 @@ class Reader:
         self._refuse_where(np.isinf(numbers), cells, "is not a finite number")
         return numbers
 
-    def _number(self, text: str, cells: "pd.Series[Any]", where: NDArray[np.bool_]) -> tuple[float, str]:
+    def _number(
+        self, text: str, cells: "pd.Series[Any]", rows: NDArray[np.intp], index: int
+    ) -> tuple[float, str]:
         try:
             return read_number(text) or (np.nan, "")
         except ValueError:
-            self._refuse_where(where, cells, NOT_A_NUMBER)
+            self._refuse_where(rows == index, cells, NOT_A_NUMBER)
             raise
 
     def _codes(self, cells: "pd.Series[Any]") -> Matrix:
@@ -226,10 +228,10 @@ def read_pieces(path: Path, recipe: Recipe, names: list[str]) -> Iterator[pd.Dat
     try:
         if is_parquet(path):
             for batch in parquet_dataset(path).to_batches(columns=names, batch_size=PIECE_ROWS):
-                yield batch.to_pandas().astype(texts)
+                yield as_texts(batch, texts).to_pandas()
         else:
             with pd.read_csv(
-                path, usecols=names, dtype=texts, encoding="utf-8-sig", chunksize=PIECE_ROWS
+                path, usecols=names, index_col=False, dtype=texts, encoding="utf-8-sig", chunksize=PIECE_ROWS
             ) as pieces:
                 yield from pieces
     except (OSError, ValueError) as error:
@@ -240,6 +242,14 @@ def read_pieces(path: Path, recipe: Recipe, names: list[str]) -> Iterator[pd.Dat
 def is_parquet(path: Path) -> bool:
     """Whether the path is a Parquet file, or a folder, which is taken to hold them."""
     return path.suffix == ".parquet" or path.is_dir()
+
+
+def as_texts(batch: Any, names: Iterable[str]) -> Any:
+    """A pyarrow batch with the named columns as text, a whole number without a point even beside a null."""
+    for name in names:
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, name, batch.column(index).cast("string"))
+    return batch
 
 
 def parquet_dataset(path: Path) -> Any:

@@ -18,6 +18,7 @@ GROWING_EPOCHS = 5
 PATIENCE = 20
 MOMENTUM = 0.9
 HIGHER = 1.1
+ROUNDING = 1e-9
 
 OnEpoch: TypeAlias = Callable[[int, float], None]
 OnStep: TypeAlias = Callable[[FeedForward], None]
@@ -101,8 +102,10 @@ class Rows:
 
 
 def in_slices(inputs: Tensor, target: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows in their order, `size` at a time."""
-    return zip(torch.split(inputs, size), torch.split(target, size), strict=True)
+    """The rows in their order, `size` at a time; a remainder joins the last, so that no row weighs more."""
+    sizes = [size] * (len(target) // size) or [0]
+    sizes[-1] += len(target) - sum(sizes)
+    return zip(torch.split(inputs, sizes), torch.split(target, sizes), strict=True)
 
 
 def separate(block: Matrix) -> tuple[Tensor, Tensor]:
@@ -166,10 +169,10 @@ def fit(
     Raises Diverged when the cost is not finite, keeps growing
     or ends a tenth higher than it began.
     """
-    torch.set_num_threads(1)
     rows = Rows(data)
     descent = Descent(network, schedule, rows, on_step)
     watched = Rows(watch) if watch else None
+    steady = schedule.optimizer == "gd"
     history: list[float] = []
     watched_history: list[float] = []
     for epoch in range(schedule.epochs):
@@ -177,25 +180,29 @@ def fit(
             watched_history.append(mean_squared_error(network, watched))
             if epoch - best(watched_history) >= PATIENCE:
                 break
-        record(history, descent.epoch())
+        record(history, descent.epoch(), steady)
         on_epoch(epoch, history[-1])
     if watched:
         watched_history.append(mean_squared_error(network, watched))
-    record(history, mean_squared_error(network, rows))
+    record(history, mean_squared_error(network, rows), steady)
     if history[-1] > HIGHER * history[0]:
         raise Diverged(tuple(history))
     on_epoch(len(history) - 1, history[-1])
     return Fitted(network, tuple(history), best(watched_history) if watched else schedule.epochs)
 
 
-def record(history: list[float], cost: float) -> None:
-    """Append the cost; raise Diverged if it is not finite or has grown for five epochs to above its start."""
+def record(history: list[float], cost: float, steady: bool) -> None:
+    """Append the cost; raise Diverged if it is not finite or has grown for five epochs.
+
+    A `steady` descent must not grow at all, but for rounding; a noisy one may, below where it began.
+    """
     history.append(cost)
-    if cost <= history[0]:
-        return
+    if not math.isfinite(cost):
+        raise Diverged(tuple(history))
     latest = history[-GROWING_EPOCHS - 1 :]
-    growing = len(latest) > GROWING_EPOCHS and latest == sorted(set(latest))
-    if growing or not math.isfinite(cost):
+    if len(latest) <= GROWING_EPOCHS or cost <= latest[-2] or (not steady and cost <= history[0]):
+        return
+    if latest == sorted(set(latest)) and cost > latest[0] * (1 + ROUNDING):
         raise Diverged(tuple(history))
 
 
@@ -214,13 +221,12 @@ def mean_squared_error(network: FeedForward, rows: Rows) -> float:
     return math.fsum(parts)
 
 
-def solve(network: FeedForward, data: Blocks, on_epoch: OnEpoch = nothing) -> Fitted:
+def solve(network: FeedForward, data: Blocks) -> Fitted:
     """Set a linear network's weights to the exact least-squares optimum."""
     rows = Rows(data)
     history = [mean_squared_error(network, rows)]
     network.set_line(least_squares(data))
     history.append(mean_squared_error(network, rows))
-    on_epoch(1, history[-1])
     return Fitted(network, tuple(history), 1)
 
 

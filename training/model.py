@@ -55,6 +55,7 @@ def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model
 
     Raises DataError for a column that does not vary and Unstable for a training that diverges.
     """
+    torch.set_num_threads(1)
     features, target = describe(table)
     data = encode_table(recipe, features, table)
     line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
@@ -150,6 +151,12 @@ def hold_out(recipe: Recipe, table: Table) -> HeldOut:
         ],
         axis=1,
     )
+    if not np.isfinite(model.in_unit(outputs)).all():
+        message = (
+            f"a held-out row of {table.source} is so far outside that its prediction overflows. "
+            "Look for an outlier, or take --holdout 0 to go without scores"
+        )
+        raise DataError(message)
     metrics = compare(actual, model.in_unit(outputs), model.in_unit(line), model.target.mean)
     residuals = (np.log(actual) if model.target.transform == "log" else actual) - outputs
     return HeldOut(metrics, conformal_interval(residuals), actual, model.in_unit(outputs))

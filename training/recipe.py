@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from model_store.manifest import ColumnName, Linear, Mlp, Network, Part
 
@@ -42,8 +42,8 @@ class Schedule(Part):
     optimizer: Optimizer = "gd"
     learning_rate: PositiveFloat = 0.1
     epochs: Annotated[int, Field(ge=0)] = 200
-    batch_size: PositiveInt = 64
-    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(gt=0, lt=2**31)] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     normalize: Literal["z-score", "none"] = "z-score"
 
 

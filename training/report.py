@@ -269,7 +269,7 @@ def residuals(description: Description, evidence: Evidence) -> Picture | str:
     interval = description.interval
     lines = [interval.lower, interval.upper] if interval else []
     low, high = window(errors)
-    limits = min(low, *lines), max(high, *lines)
+    limits = min([low, *lines]), max([high, *lines])
 
     def draw(axes: Axes) -> None:
         histogram(axes, errors, limits)

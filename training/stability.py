@@ -2,20 +2,19 @@
 
 For a linear network the cost is quadratic with the Hessian 2 XᵀX / n, X with a column of ones for the bias.
 Gradient descent converges exactly when the learning rate is below 2 / λmax(2 XᵀX / n) = 1 / λmax(XᵀX / n).
-A step with a batch multiplies that batch's error when the rate is above the batch's own bound; momentum m
-repeats the step with weights 1, m, m² …, which sum to 1 / (1 - m), so its bound is 1 - m times that.
+A step with a batch multiplies that batch's error when the rate is above the batch's own bound.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model_store.manifest import CategoricalFeature, Feature, Linear
 from training.blocks import Blocks
-from training.fit import MOMENTUM, Diverged, Rows
+from training.fit import Diverged, Rows
 from training.recipe import Recipe, Schedule
 
 
@@ -63,9 +62,7 @@ def worst_batch_bound(schedule: Schedule, data: Blocks) -> Bound:
     generator = torch.Generator().manual_seed(schedule.seed)
     batches = Rows(data).batches(schedule.batch_size, generator)
     bounds = (bound(gram(inputs), inputs.abs().amax(dim=0)) for inputs, _ in batches)
-    worst = min(bounds, key=lambda each: each.learning_rate)
-    lasting = 1 - MOMENTUM if schedule.optimizer == "momentum" else 1
-    return replace(worst, learning_rate=lasting * worst.learning_rate)
+    return min(bounds, key=lambda each: each.learning_rate)
 
 
 def gram(inputs: Tensor) -> Tensor:

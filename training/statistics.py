@@ -45,7 +45,8 @@ class Moments:
         if not len(values):
             return cls(0, 0.0, 0.0, math.inf, -math.inf)
         mean = math.fsum(values) / len(values)
-        squares = math.fsum((values - mean) ** 2)
+        with np.errstate(over="ignore", under="ignore"):
+            squares = math.fsum((values - mean) ** 2)
         return cls(len(values), mean, squares, float(values.min()), float(values.max()))
 
     def merge(self, other: "Moments") -> "Moments":
@@ -141,6 +142,12 @@ def check_varies(table: Table, name: str, moments: Moments) -> None:
         message = (
             f"the column {name!r} of {table.source} is constant: {same}, "
             "so there is nothing to learn from it. Leave it out"
+        )
+        raise DataError(message)
+    if not 0 < moments.squares < math.inf:
+        message = (
+            f"the column {name!r} of {table.source} runs from {moments.minimum:g} to {moments.maximum:g}: "
+            "float64 cannot hold its standard deviation. Scale it"
         )
         raise DataError(message)
 
