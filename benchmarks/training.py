@@ -168,7 +168,7 @@ model.fit(table[["Kilometers_Driven"]], table["Price"])
 def process(*arguments: str) -> Callable[[], None]:
     """A whole Python process."""
     command = [sys.executable, *arguments]
-    return lambda: keep(subprocess.run(command, check=True, capture_output=True))  # noqa: S603  (our own scripts)
+    return lambda: keep(subprocess.run(command, check=True, capture_output=True))
 
 
 def long_table(folder: Path) -> None:
@@ -199,7 +199,7 @@ def measure(label: str, arguments: list[str]) -> None:
     """Run a process once over the long table and print its speed and its peak resident memory."""
     start = time.perf_counter()
     command = [sys.executable, "-c", MEASURED, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  (our own scripts)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     print(f"{label:45} {LONG_ROWS / seconds:12,.0f} {int(done.stdout) / 1024:12,.0f} MB", flush=True)
 
