@@ -1,16 +1,42 @@
-"""Look at a store and change what is promoted: `python -m model_store list | show | promote | rollback`.
+"""Look after a store: `python -m model_store list | show | verify | history | promote | rollback | prune`.
 
-Exit codes: 0 done, 2 usage, 3 the store refused.
+`--store` takes a folder or the URL of an object store. `--json` prints one JSON object a line.
+Exit codes: 0 done, 2 usage, 3 the store refused, or something in it is broken.
 """
 
 import argparse
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
+from typing import Any
 
+from model_store.difference import Difference, differences
 from model_store.errors import NothingPromoted, StoreError
-from model_store.manifest import CategoricalFeature, Feature, Manifest
-from model_store.store import Promotion, Store, Version, open_store
+from model_store.store import LONGEST_REASON, Promotion, Store, Version, open_store
+from model_store.tables import (
+    HISTORY_HEADING,
+    LIST_HEADING,
+    announce,
+    describe,
+    describe_differences,
+    history_line,
+    list_line,
+    prune_line,
+)
+
+NEWEST_KEPT = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One thing a command found or did: a line or a screenful for people, an object for scripts."""
+
+    text: str
+    data: Mapping[str, Any]
+    refused: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,84 +44,198 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    store = open_store(options.store)
+    answered = refused = False
     try:
-        print(options.run(store, options))
+        for answer in options.run(open_store(options.store), options):
+            if options.heading and not answered and not options.json:
+                print(options.heading)
+            print(json.dumps(answer.data, default=str) if options.json else answer.text, flush=True)
+            answered, refused = True, refused or answer.refused
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
-    return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 3 if refused else 0
+    if not answered and not options.json:
+        print(options.nothing.format(options.store))
+    return 3 if refused else 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and its arguments."""
-    top = argparse.ArgumentParser("python -m model_store", description=__doc__)
+    top = argparse.ArgumentParser(
+        "python -m model_store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--store", default="models", help="the store's folder (default: models)")
+    common.add_argument(
+        "--store", default="models", help="a folder, s3://…, gs://… or az://… (default: models)"
+    )
+    common.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")
+    common.set_defaults(heading=None, nothing="nothing to do in the store {}")
     named = argparse.ArgumentParser(add_help=False, parents=[common])
     named.add_argument("name", help="the model's name")
     reasoned = argparse.ArgumentParser(add_help=False, parents=[named])
-    reasoned.add_argument("--reason", type=unicode_text, help="kept in the history")
+    reasoned.add_argument("--reason", type=reason, help="kept in the history")
 
     listing = commands.add_parser("list", parents=[common], help="all models and their versions")
-    listing.set_defaults(run=run_list)
-    show = commands.add_parser("show", parents=[named], help="what a version is")
+    listing.set_defaults(run=run_list, heading=LIST_HEADING, nothing="the store {} is empty")
+    show = commands.add_parser("show", parents=[named], help="what a version is, or how two differ")
     show.add_argument("version", nargs="?", type=int, help="default: the promoted one")
+    show.add_argument("--against", type=int, metavar="VERSION", help="show what differs from this one")
     show.set_defaults(run=run_show)
+    verify = commands.add_parser("verify", parents=[named], help="check a version, or all and the history")
+    verify.add_argument("version", nargs="?", type=int, help="default: every one, and the history")
+    verify.set_defaults(run=run_verify)
+    history = commands.add_parser("history", parents=[named], help="who was promoted since when and why")
+    history.set_defaults(run=run_history, heading=HISTORY_HEADING)
     promote = commands.add_parser("promote", parents=[reasoned], help="verify a version and promote it")
     promote.add_argument("version", type=int)
     promote.set_defaults(run=run_promote)
     rollback = commands.add_parser("rollback", parents=[reasoned], help="promote the previous version again")
     rollback.set_defaults(run=run_rollback)
+    prune = commands.add_parser(
+        "prune",
+        parents=[named],
+        help="remove old versions and unfinished ones, never the promoted or the previous",
+    )
+    prune.add_argument(
+        "--keep", type=natural, default=NEWEST_KEPT, help=f"newest to keep (default: {NEWEST_KEPT})"
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune.set_defaults(run=run_prune)
     return top
 
 
-def unicode_text(argument: str) -> str:
-    """Refuse bytes that are no text in the terminal's encoding."""
-    if not argument.isprintable():
-        message = "a line of text is due"
+def reason(argument: str) -> str:
+    """Refuse bytes that are no text in the terminal's encoding, and novels."""
+    if not argument.isprintable() or len(argument) > LONGEST_REASON:
+        message = f"a line of text is due, at most {LONGEST_REASON} characters"
         raise argparse.ArgumentTypeError(message)
     return argument
 
 
-def run_list(store: Store, _options: argparse.Namespace) -> str:
-    """One line a version."""
-    heading = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"
-    lines = [list_line(store, name, number) for name in store.models() for number in store.versions(name)]
-    return "\n".join([heading, *lines]) if lines else f"the store {store.url} is empty"
+def natural(argument: str) -> int:
+    """Refuse what is not a number from 1."""
+    if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
+        message = "a whole number from 1 is due"
+        raise argparse.ArgumentTypeError(message)
+    return int(argument)
 
 
-def list_line(store: Store, name: str, number: int) -> str:
-    """One version in a line, its held-out R² included; the files behind it are not verified here."""
-    mark = "promoted" if number == promoted_version(store, name) else ""
-    start = f"{name:24} {number:7}  {mark:8}"
-    try:
-        manifest, _ = store.read_manifest(name, number)
-    except StoreError as error:
-        return f"{start}  {error}"
-    r2 = f"{manifest.metrics.model.r2:.4f}" if manifest.metrics else "–"
-    inputs = ", ".join(feature.name for feature in manifest.features)
-    return f"{start}  {manifest.created_at:%Y-%m-%d %H:%M}  {r2:>7}  {manifest.target.name} from {inputs}"
+def run_list(store: Store, _options: argparse.Namespace) -> Iterator[Answer]:
+    """One line a version; the files behind it are not verified here."""
+    for name in store.models():
+        promoted = promoted_version(store, name)
+        for number in store.versions(name):
+            record = {"model": name, "version": number, "promoted": number == promoted}
+            try:
+                manifest, digest = store.read_manifest(name, number)
+            except StoreError as error:
+                record["error"] = str(error)
+            else:
+                record |= {
+                    "created_at": manifest.created_at,
+                    "digest": digest,
+                    "target": manifest.target.name,
+                    "features": [feature.name for feature in manifest.features],
+                    "r2": manifest.metrics.model.r2 if manifest.metrics else None,
+                }
+            yield Answer(list_line(record), record)
 
 
-def run_show(store: Store, options: argparse.Namespace) -> str:
-    """A version's inputs, weights and scores."""
-    return describe(
+def run_show(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+    """A version's inputs, weights and scores, or what differs between two."""
+    version = (
         store.load_promoted(options.name)
         if options.version is None
         else store.load(options.name, options.version)
     )
+    if options.against is None:
+        yield Answer(describe(version), version_data(version))
+    else:
+        against = store.load(options.name, options.against)
+        found = differences(version, against)
+        yield Answer(describe_differences(version, against, found), difference_data(version, against, found))
 
 
-def run_promote(store: Store, options: argparse.Namespace) -> str:
+def version_data(version: Version) -> dict[str, Any]:
+    """Everything of a version, its weights as nested lists."""
+    weights = {name: tensor.tolist() for name, tensor in version.predictor.weights.items()}
+    return {
+        "digest": version.digest,
+        "manifest": version.manifest.model_dump(mode="json"),
+        "weights": weights,
+    }
+
+
+def difference_data(version: Version, against: Version, found: list[Difference]) -> dict[str, Any]:
+    """What differs, as numbers."""
+    return {
+        "model": version.manifest.name,
+        "version": version.manifest.version,
+        "against": against.manifest.version,
+        "differences": [asdict(difference) | {"change": difference.change} for difference in found],
+    }
+
+
+def run_verify(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+    """Load each version as a service would, one after the other, then read the history."""
+    if options.version is not None:
+        digest = store.load(options.name, options.version).digest
+        yield verified(options.name, f"version {options.version}", f"whole, digest {digest}")
+        return
+    for number in store.known_versions(options.name):
+        try:
+            digest = store.load(options.name, number).digest
+        except StoreError as error:
+            yield verified(options.name, f"version {number}", str(error), refused=True)
+        else:
+            yield verified(options.name, f"version {number}", f"whole, digest {digest}")
+    try:
+        promotions = store.history(options.name)
+    except StoreError as error:
+        yield verified(options.name, "history", str(error), refused=True)
+    else:
+        yield verified(options.name, "history", f"whole, {len(promotions)} promotions")
+
+
+def verified(name: str, subject: str, result: str, *, refused: bool = False) -> Answer:
+    """What came of verifying one thing."""
+    record = {"model": name, "subject": subject, "whole": not refused, "result": result}
+    return Answer(f"{name} {subject}: {result}", record, refused)
+
+
+def run_history(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+    """Every promotion, oldest first."""
+    store.promoted(options.name)
+    for promotion in store.history(options.name):
+        yield Answer(history_line(promotion), promotion.model_dump(mode="json"))
+
+
+def run_promote(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
     """Promote and say so."""
-    return announce(options.name, store.promote(options.name, options.version, options.reason))
+    yield promoted_answer(options.name, store.promote(options.name, options.version, options.reason))
 
 
-def run_rollback(store: Store, options: argparse.Namespace) -> str:
+def run_rollback(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
     """Roll back and say so."""
-    return announce(options.name, store.rollback(options.name, options.reason))
+    yield promoted_answer(options.name, store.rollback(options.name, options.reason))
+
+
+def promoted_answer(name: str, promotion: Promotion) -> Answer:
+    """What is promoted now."""
+    return Answer(announce(name, promotion), {"model": name} | promotion.model_dump(mode="json"))
+
+
+def run_prune(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+    """Remove what need not be kept, a line each."""
+    for number, why in store.prunable(options.name, options.keep).items():
+        if not options.dry_run:
+            store.prune(options.name, number, why)
+        record = {"model": options.name, "version": number, "reason": why, "dry_run": options.dry_run}
+        yield Answer(prune_line(record), record)
 
 
 def promoted_version(store: Store, name: str) -> int | None:
@@ -104,64 +244,6 @@ def promoted_version(store: Store, name: str) -> int | None:
         return store.promoted(name).version
     except NothingPromoted:
         return None
-
-
-def announce(name: str, promotion: Promotion) -> str:
-    """What is promoted now, and since which generation."""
-    before = f", before it {promotion.previous}" if promotion.previous else ""
-    return f"{name}: version {promotion.version} is promoted (generation {promotion.generation}{before})"
-
-
-def describe(version: Version) -> str:
-    """A version in a screenful."""
-    manifest = version.manifest
-    target = f"{manifest.target.name}{in_unit(manifest.target.unit)}"
-    return "\n".join(
-        [
-            f"{manifest.name} version {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC",
-            f"digest    {version.digest}",
-            f"predicts  {target}, network {manifest.network.kind}",
-            *(f"from      {describe_feature(feature)}" for feature in manifest.features),
-            *describe_scores(manifest),
-            *(
-                f"tensor    {name} {list(tensor.shape)} = {tensor.ravel()[:6].tolist()}"
-                f"{' …' if tensor.size > 6 else ''}"
-                for name, tensor in sorted(version.predictor.weights.items())
-            ),
-        ]
-    )
-
-
-def describe_feature(feature: Feature) -> str:
-    """One input in a line."""
-    if isinstance(feature, CategoricalFeature):
-        return f"{feature.name}: {', '.join(feature.values)}"
-    return (
-        f"{feature.name}{in_unit(feature.unit)}: {feature.minimum:g} to {feature.maximum:g}, "
-        f"mean {feature.mean!r}, std {feature.std!r}"
-    )
-
-
-def describe_scores(manifest: Manifest) -> list[str]:
-    """The held-out scores beside the baselines, in lines."""
-    metrics = manifest.metrics
-    if metrics is None:
-        return ["scores    none: no rows were held out"]
-    rows = {
-        "model": metrics.model,
-        "least squares": metrics.least_squares,
-        "predict the mean": metrics.predict_the_mean,
-    }
-    return [
-        f"scores    {label:17} R² {scores.r2:.4f}  RMSE {scores.rmse:.4f}  MAE {scores.mae:.4f}  "
-        f"on {metrics.rows} held-out rows"
-        for label, scores in rows.items()
-    ]
-
-
-def in_unit(unit: str | None) -> str:
-    """A unit in brackets, if there is one."""
-    return f" ({unit})" if unit else ""
 
 
 if __name__ == "__main__":

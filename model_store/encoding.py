@@ -36,12 +36,13 @@ def encode(features: Sequence[Feature], columns: Columns) -> Matrix:
 def z_scores(feature: NumericFeature, values: Column) -> Matrix:
     """(x - mean) / std, shape (n,), the feature's `fill` in place of a missing x (None or NaN)."""
     x = np.asarray(values)
-    if feature.fill is not None:
-        x = np.array([np.nan if value is None else value for value in values]) if x.dtype == object else x
-        x = np.where(np.isnan(x), feature.fill, x)
+    if feature.fill is not None and x.dtype == object:
+        x = np.array([np.nan if value is None else value for value in values])
     if x.dtype.kind not in "fiu":
         message = f"{feature.name} is not numeric"
         raise ValueError(message)
+    if feature.fill is not None:
+        x = np.where(np.isnan(x), feature.fill, x)
     z: Matrix = (x.astype(np.float64, copy=False) - feature.mean) / feature.std
     return z
 

@@ -4,12 +4,18 @@ StoreError
 ├── InvalidName             a name that cannot be a folder and a URL segment
 ├── PathTaken               `create` met a path that exists
 ├── PathMissing             `read` met a path that does not exist
-├── StorageFailed           the disk refused: full, read-only, not permitted, not a plain file
+├── StoreUrlInvalid         a URL of a kind that no storage serves
+├── ExtraMissing            a store in the cloud, and the package that reaches it is not installed
+├── StorageFailed           the disk or the cloud refused: full, read-only, not permitted, not a plain file
+│   └── TooLarge            a file longer than any that the store writes there
 ├── ModelNotFound           no version of that name
 ├── NotOneModel             no name was given, and the store holds none or several
 ├── VersionNotFound         no such version number
 ├── NothingPromoted         there are versions, none is promoted
 ├── NothingToRollBackTo     the promoted version is the first ever promoted
+├── VersionInUse            a version that must not be pruned: promoted, or promoted before
+├── VersionPruned           a version that was pruned while it was being promoted
+├── PromotionInvalid        a promotion that is not what was written, or a gap in the history
 └── VersionRefused          a version that is not what was published
     ├── FileDiffers         a file's size or SHA-256 is not the manifest's
     ├── ManifestInvalid     the manifest is not one, or contradicts itself
@@ -51,6 +57,28 @@ class StorageFailed(StoreError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
+
+
+class TooLarge(StorageFailed):
+    """A file is longer than any that the store writes there."""
+
+    def __init__(self, path: str, at_most: int) -> None:
+        self.what = f"more than {at_most} bytes"
+        super().__init__(path, self.what)
+
+
+class StoreUrlInvalid(StoreError):
+    """No storage serves URLs of that kind."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url} is no store: give a folder's path, s3://…, gs://…, az://… or memory://")
+
+
+class ExtraMissing(StoreError):
+    """A store in the cloud needs an extra that is not installed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"the store {url} needs the extra 'remote': pip install 'plumbline[remote]'")
 
 
 class ModelNotFound(StoreError):
@@ -96,6 +124,27 @@ class NothingToRollBackTo(StoreError):
         super().__init__(
             f"{name} has nothing to roll back to: version {version} is the only one ever promoted"
         )
+
+
+class VersionInUse(StoreError):
+    """Neither the promoted version nor the one before it is ever pruned."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"version {version} of {name} is promoted, or was before: it is not pruned")
+
+
+class VersionPruned(StoreError):
+    """A version that was pruned at the moment it was promoted; the one before is promoted again."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"version {version} of {name} was pruned while it was being promoted")
+
+
+class PromotionInvalid(StoreError):
+    """A promotion is not what was written; the file before it says what to go back to."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} is refused: {what}. Once it is removed, the promotion before it holds")
 
 
 class VersionRefused(StoreError):

@@ -1,16 +1,18 @@
 """The manifest: everything about a version but its weights, as a closed schema.
 
 A field nobody declared is refused, numbers are finite, and float64 survives the round trip through JSON
-exactly. The SHA-256 of the manifest's bytes is the version's *digest*.
+exactly. The SHA-256 of the manifest's bytes is the version's *digest*. Schema version 1, which did not end
+with a checksum, is still read.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -18,15 +20,17 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from model_store.errors import InvalidName, ManifestInvalid
+from model_store.sealed import dump, is_sealed, parse
 
-SCHEMA_VERSION = 1
-WEIGHTS, HISTORY, REPORT = "weights.safetensors", "history.csv", "report.html"
-MANIFEST = "manifest.json"
+SCHEMA_VERSION = 2
+WEIGHTS: Final = "weights.safetensors"
+HISTORY: Final = "history.csv"
+REPORT: Final = "report.html"
+MANIFEST: Final = "manifest.json"
 FEWEST_GOLDEN_ROWS = 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,6 +46,14 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def known_schema(number: int) -> int:
+    """Raise ValueError for a schema version that this program does not read."""
+    if not 1 <= number <= SCHEMA_VERSION:
+        message = f"schema version {number} is not one this program reads, 1 to {SCHEMA_VERSION}: upgrade it"
+        raise ValueError(message)
+    return number
+
+
 class Range(Part):
     """How a numeric column was spread over the training rows, in the column's own unit.
 
@@ -53,6 +65,14 @@ class Range(Part):
     minimum: float
     maximum: float
     deciles: Deciles
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        values = [self.minimum, *self.deciles, self.maximum]
+        if values != sorted(values):
+            message = "minimum, deciles and maximum do not ascend"
+            raise ValueError(message)
+        return self
 
 
 class NumericFeature(Range):
@@ -198,6 +218,13 @@ class ResidualQuantiles(Part):
     lower: float
     upper: float
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.lower > self.upper:
+            message = "lower is above upper"
+            raise ValueError(message)
+        return self
+
 
 class GoldenRow(Part):
     """A raw row and the prediction that torch made for it."""
@@ -221,7 +248,7 @@ class FileEntry(Part):
 class Description(Part):
     """What training knows of a model before the store gives it a version number."""
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)]
+    schema_version: Annotated[int, AfterValidator(known_schema)]
     name: str
     target: Target
     features: Annotated[tuple[Feature, ...], Field(min_length=1)]
@@ -268,7 +295,7 @@ class Manifest(Description):
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`, whose SHA-256 is the digest."""
-        return self.model_dump_json(indent=2).encode() + b"\n"
+        return dump(self)
 
     @classmethod
     def from_json(cls, content: bytes, path: str) -> Self:
@@ -277,11 +304,12 @@ class Manifest(Description):
         Raises ManifestInvalid, naming the first field that is wrong.
         """
         try:
-            return cls.model_validate_json(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise ManifestInvalid(path, f"{where}: {first['msg']}") from None
+            manifest = parse(cls, content)
+        except ValueError as error:
+            raise ManifestInvalid(path, str(error)) from None
+        if is_sealed(content) != (manifest.schema_version > 1):
+            raise ManifestInvalid(path, "schema version 1 has no checksum, and every later one has")
+        return manifest
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

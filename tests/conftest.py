@@ -21,6 +21,17 @@ from tests.toys import publish_toy
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--torture` runs the fault tests at their full size."""
+    parser.addoption("--torture", action="store_true", help="run the fault tests at their full size")
+
+
+@pytest.fixture(scope="session")
+def torture(request: pytest.FixtureRequest) -> bool:
+    """Whether the fault tests run at their full size."""
+    return bool(request.config.getoption("--torture"))
+
+
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run `python -m ARGUMENTS…` in a process of its own."""
     command = [sys.executable, "-m", *map(str, arguments)]

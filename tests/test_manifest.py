@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model_store.errors import InvalidName, ManifestInvalid
 from model_store.manifest import FileEntry, GoldenRow, Manifest, Mlp, check_name
-from tests.toys import AGE, TARGET, toy_description
+from tests.toys import AGE, TARGET, sealed_json, toy_description
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
@@ -30,6 +30,7 @@ def toy_manifest(**changes: Any) -> Manifest:
 
 def document() -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(toy_manifest().to_json())
+    del fields["checksum"]
     return fields
 
 
@@ -41,7 +42,7 @@ def part(fields: Any, place: tuple[str | int, ...]) -> Any:
 
 
 def parse(fields: Any) -> Manifest:
-    return Manifest.from_json(json.dumps(fields).encode(), "store/manifest.json")
+    return Manifest.from_json(sealed_json(fields), "store/manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,25 @@ def test_every_finite_float64_survives_the_round_trip_to_the_bit(
     assert oracle["golden"][0]["inputs"]["age"].hex() == mean.hex()
 
 
-def test_the_schema_version_comes_first() -> None:
-    assert next(iter(document())) == "schema_version"
+def test_the_schema_version_comes_first_and_the_checksum_last(toy: Manifest) -> None:
+    fields = json.loads(toy.to_json())
+    assert (next(iter(fields)), list(fields)[-1]) == ("schema_version", "checksum")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("target", "minimum"), 1.0),
+        (("features", 0, "deciles"), [2.0] * 9),
+        (("interval", "lower"), 2.5),
+        (("interval", "upper"), -1.5),
+    ],
+    ids=str,
+)
+def test_what_ascends_may_stand_still(place: tuple[str | int, ...], value: Any) -> None:
+    fields = document()
+    part(fields, place[:-1])[place[-1]] = value
+    assert part(json.loads(parse(fields).to_json()), place) == value
 
 
 @pytest.mark.parametrize(
@@ -128,7 +146,11 @@ def test_an_unknown_field_is_refused_wherever_it_stands(place: tuple[str | int, 
 @pytest.mark.parametrize(
     ("place", "value", "named"),
     [
-        (("schema_version",), 2, "schema_version"),
+        (("schema_version",), 3, "schema version 3 is not one this program reads, 1 to 2"),
+        (("schema_version",), 0, "schema version 0 is not one this program reads, 1 to 2"),
+        (("schema_version",), -1, "schema_version"),
+        (("schema_version",), 2.0, "schema_version"),
+        (("schema_version",), True, "schema_version"),
         (("schema_version",), "1", "schema_version"),
         (("name",), 3, "name"),
         (("version",), 0, "version"),
@@ -152,6 +174,10 @@ def test_an_unknown_field_is_refused_wherever_it_stands(place: tuple[str | int, 
         (("features", 0, "std"), math.nan, "features.0.numeric.std"),
         (("features", 0, "deciles"), [1.0] * 8, "features.0.numeric.deciles"),
         (("features", 0, "deciles", 4), math.nan, "features.0.numeric.deciles.4"),
+        (("features", 0, "minimum"), 1.5, "features.0.numeric: Value error, minimum, deciles and maximum"),
+        (("features", 0, "maximum"), 8.5, "features.0.numeric: Value error, minimum, deciles and maximum"),
+        (("features", 0, "deciles", 4), 3.5, "features.0.numeric: Value error, minimum, deciles and maximum"),
+        (("target", "deciles", 0), 0.0, "target: Value error, minimum, deciles and maximum"),
         (("features", 0, "kind"), "text", "features.0"),
         (("features", 0, "kind"), "categorical", "features.0.categorical"),
         (("features", 1, "name"), "age", "the feature 'age' comes 2 times"),
@@ -168,6 +194,7 @@ def test_an_unknown_field_is_refused_wherever_it_stands(place: tuple[str | int, 
         (("training", "learning_rate"), 0.0, "training.learning_rate"),
         (("training", "data_sha256"), "0" * 63, "training.data_sha256"),
         (("interval", "coverage"), 1.0, "interval.coverage"),
+        (("interval", "lower"), 2.75, "interval: Value error, lower is above upper"),
         (("golden",), document()["golden"][:31], "golden"),
         (("golden", 7, "inputs"), {"age": 1.0, "fuel type": "petrol"}, "golden row 7"),
         (("golden", 7, "inputs", "colour"), "red", "golden row 7"),

@@ -1,10 +1,8 @@
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,16 +19,18 @@ from model_store.errors import (
     NothingPromoted,
     NothingToRollBackTo,
     NotOneModel,
+    PromotionInvalid,
     StorageFailed,
     StoreError,
     TensorsInvalid,
+    TooLarge,
     VersionNotFound,
     VersionRefused,
 )
-from model_store.manifest import GoldenRow, Manifest, Mlp, NumericFeature
+from model_store.manifest import GoldenRow, Manifest, Mlp
 from model_store.predictor import dump_weights
-from model_store.store import Store, open_store
-from tests.toys import DECILES, publish_toy, toy_description, toy_rows, toy_weights
+from model_store.store import MOST_MANIFEST_BYTES, Store, open_store
+from tests.toys import publish_toy, sealed_json, toy_description, toy_rows, toy_weights
 
 TOY: Final = toy_description()
 FILES: Final = ["history.csv", "manifest.json", "weights.safetensors"]
@@ -52,7 +52,14 @@ def history(store: Store) -> list[dict[str, Any]]:
     """The promotions, read without the package."""
     folder = Path(store.url, "toy", "promotions")
     generations = sorted(int(path.stem) for path in folder.iterdir()) if folder.exists() else []
-    return [json.loads((folder / f"{generation}.json").read_bytes()) for generation in generations]
+    return [fields_of(folder / f"{generation}.json") for generation in generations]
+
+
+def fields_of(path: Path) -> dict[str, Any]:
+    """A JSON document without its checksum, read without the package."""
+    fields: dict[str, Any] = json.loads(path.read_bytes())
+    del fields["checksum"]
+    return fields
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -237,7 +244,7 @@ def test_the_clock_orders_nothing(published: Path, store: Store) -> None:
     publish_toy(store)
     line = history(store)[0] | {"generation": 2, "version": 2, "previous": 1}
     line |= {"digest": store.load("toy", 2).digest, "promoted_at": "1970-01-01T00:00:00Z"}
-    (published.parent.parent / "promotions" / "2.json").write_text(json.dumps(line), encoding="utf-8")
+    (published.parent.parent / "promotions" / "2.json").write_bytes(sealed_json(line))
     assert store.load_promoted("toy").manifest.version == 2
 
 
@@ -251,9 +258,7 @@ def test_a_file_that_is_no_promotion_changes_nothing(published: Path, store: Sto
 
 def test_a_promotion_with_another_digest_is_refused(published: Path, store: Store) -> None:
     line = history(store)[0]
-    overwrite(
-        published.parent.parent / "promotions" / "1.json", json.dumps(line | {"digest": "0" * 64}).encode()
-    )
+    overwrite(published.parent.parent / "promotions" / "1.json", sealed_json(line | {"digest": "0" * 64}))
     with pytest.raises(ManifestInvalid, match=r"promoted was 0{64}"):
         store.load_promoted("toy")
 
@@ -285,17 +290,26 @@ def test_a_promotion_of_another_form_is_refused(
     published: Path, store: Store, change: dict[str, object]
 ) -> None:
     line = history(store)[0] | change
+    for content in (sealed_json(line), json.dumps(line).encode()):
+        overwrite(published.parent.parent / "promotions" / "1.json", content)
+        with pytest.raises(PromotionInvalid, match=rf"promotions/1\.json is refused: {next(iter(change))}"):
+            store.load_promoted("toy")
+
+
+def test_a_promotion_written_before_there_were_checksums_is_in_force(published: Path, store: Store) -> None:
+    before = store.promoted("toy")
+    line = history(store)[0]
     overwrite(published.parent.parent / "promotions" / "1.json", json.dumps(line).encode())
-    with pytest.raises(ManifestInvalid, match=r"promotions/1\.json"):
-        store.load_promoted("toy")
+    assert store.promoted("toy") == before
+    assert store.load_promoted("toy").digest == line["digest"]
 
 
 def test_a_promotion_cut_at_any_byte_is_refused(published: Path, store: Store) -> None:
     path = published.parent.parent / "promotions" / "1.json"
     content = path.read_bytes()
-    for length in range(content.rindex(b"}")):
+    for length in range(len(content)):
         overwrite(path, content[:length])
-        with pytest.raises(ManifestInvalid):
+        with pytest.raises(PromotionInvalid):
             store.promoted("toy")
 
 
@@ -305,56 +319,6 @@ def test_a_copy_under_another_number_or_name_is_refused(published: Path, store: 
     for name, number in (("toy", 2), ("other", 1)):
         with pytest.raises(ManifestInvalid, match="it is version 1 of toy"):
             store.load(name, number)
-
-
-@pytest.fixture
-def tiny(store: Store) -> Path:
-    """The folder of a promoted version with as few bytes as can be."""
-    number = NumericFeature(
-        name="x", mean=1.0, std=2.0, minimum=0.0, maximum=9.0, deciles=DECILES, example=1.0
-    )
-    weights = {"layers.0.weight": np.array([[2.0]]), "layers.0.bias": np.array([1.0])}
-    store.publish(
-        toy_description(
-            features=(number,),
-            golden=tuple(GoldenRow(inputs={"x": float(x)}, prediction=float(x)) for x in range(32)),
-        ),
-        dump_weights(weights),
-        lambda _number: {"history.csv": b"epoch,cost\n0,1.0\n"},
-    )
-    store.promote("toy", 1)
-    return version_folder(store, 1)
-
-
-@pytest.mark.parametrize(
-    ("file", "refusal"),
-    [("weights.safetensors", FileDiffers), ("history.csv", FileDiffers), ("manifest.json", ManifestInvalid)],
-)
-def test_a_file_cut_at_any_byte_is_refused(
-    tiny: Path, store: Store, file: str, refusal: type[StoreError]
-) -> None:
-    content = (tiny / file).read_bytes()
-    for length in range(len(content)):
-        overwrite(tiny / file, content[:length])
-        with pytest.raises(refusal) as refused:
-            store.load_promoted("toy")
-        assert str(tiny / file) in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("file", "refusal"),
-    [("weights.safetensors", FileDiffers), ("history.csv", FileDiffers), ("manifest.json", VersionRefused)],
-)
-def test_a_file_with_any_bit_flipped_is_refused(
-    tiny: Path, store: Store, file: str, refusal: type[StoreError]
-) -> None:
-    content = (tiny / file).read_bytes()
-    for bit in range(len(content) * 8):
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        overwrite(tiny / file, bytes(flipped))
-        with pytest.raises(refusal):
-            store.load_promoted("toy")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -379,7 +343,15 @@ def test_without_its_manifest_a_version_does_not_exist(published: Path, store: S
         store.load_promoted("toy")
 
 
-@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo])
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link_to_a_sibling(path: Path) -> None:
+    path.symlink_to("history.csv")
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo, link_to_itself, link_to_a_sibling])
 def test_anything_extra_is_refused_by_name(
     published: Path, store: Store, make: Callable[[Path], object]
 ) -> None:
@@ -453,10 +425,10 @@ def test_a_promotion_that_contradicts_its_file_name_is_refused(store: Store) -> 
     for number in (1, 2, 1):
         store.promote("toy", number)
     path = Path(store.url, "toy/promotions/3.json")
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes().replace(b'"generation": 3', b'"generation": 2'))
-    with pytest.raises(ManifestInvalid, match="generation 2"):
-        store.promote("toy", 2)
+    overwrite(path, sealed_json(fields_of(path) | {"generation": 2}))
+    for refused in (lambda: store.promote("toy", 2), lambda: store.history("toy")):
+        with pytest.raises(PromotionInvalid, match=f"{path} is refused: it says it is generation 2"):
+            refused()
 
 
 def test_publishing_to_a_dangling_link_fails_at_once(tmp_path: Path) -> None:
@@ -468,8 +440,10 @@ def test_publishing_to_a_dangling_link_fails_at_once(tmp_path: Path) -> None:
 def test_promoting_again_what_was_exchanged_since_is_refused(published: Path, store: Store) -> None:
     store.promote("toy", 1)
     path = published / "manifest.json"
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes().replace(b'"seed": 1', b'"seed": 2'))
+    fields = fields_of(path)
+    fields["training"]["seed"] = 2
+    overwrite(path, sealed_json(fields))
+    assert store.load("toy", 1).manifest.training.seed == 2
     with pytest.raises(ManifestInvalid, match="digest"):
         store.promote("toy", 1)
 
@@ -492,30 +466,162 @@ def test_a_store_elsewhere_answers_with_the_same_bits(published: Path, store: St
     assert not published.exists()
 
 
-def publish_and_promote(url: str, seed: int, barrier: Barrier) -> None:
-    """What one of many processes does, all of them at once."""
-    store = open_store(url)
-    barrier.wait(60)
-    for _ in range(5):
-        store.promote("toy", publish_toy(store, seed=seed).version)
+LINKED: Final = ["toy", "toy/versions", "toy/versions/1", *(f"toy/versions/1/{file}" for file in FILES)]
 
 
-def test_many_processes_publish_and_promote_whole_versions_at_once(store: Store) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(8)
-    processes = [
-        spawn.Process(target=publish_and_promote, args=(store.url, seed, barrier)) for seed in range(8)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 8
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("place", LINKED)
+@pytest.mark.parametrize("target", ["the same bytes", "nothing", "itself"])
+def test_a_link_anywhere_below_the_store_is_refused_by_name(store: Store, place: str, target: str) -> None:
+    path, aside = Path(store.url, place), Path(f"{store.url}-aside")
+    path.rename(aside)
+    targets = {"the same bytes": aside, "nothing": aside.with_name("gone"), "itself": path}
+    path.symlink_to(targets[target])
+    with pytest.raises(
+        StorageFailed, match=f"^{store.url}/toy.*: a symbolic link, and links are not followed"
+    ):
+        store.load("toy", 1)
 
-    versions = [store.load("toy", number).manifest for number in store.versions("toy")]
-    assert [version.version for version in versions] == list(range(1, 41))
-    assert sorted(version.training.seed for version in versions) == sorted(list(range(8)) * 5)
-    lines = history(store)
-    assert [line["generation"] for line in lines] == list(range(1, 41))
-    assert [line["previous"] for line in lines] == [None, *(line["version"] for line in lines[:-1])]
-    assert sorted(line["version"] for line in lines) == list(range(1, 41))
+
+def test_a_link_where_versions_are_due_is_not_published_through(published: Path, store: Store) -> None:
+    elsewhere = published.parent.rename(f"{store.url}-aside")
+    published.parent.symlink_to(elsewhere)
+    with pytest.raises(StorageFailed, match="links are not followed"):
+        publish_toy(store)
+    assert os.listdir(elsewhere) == ["1"]
+
+
+@pytest.mark.usefixtures("published")
+def test_the_store_itself_may_be_a_link(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store.url)
+    linked = open_store(str(tmp_path / "link"))
+    assert linked.load_promoted("toy").digest == store.load_promoted("toy").digest
+    linked.promote("toy", publish_toy(linked).version)
+    assert store.promoted("toy").version == 2
+
+
+VAST: Final = 2**40
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("manifest.json", "more than 67108864 bytes"),
+        ("history.csv", "more than 17 bytes, 17 are due"),
+        ("weights.safetensors", "more than 192 bytes, 192 are due"),
+    ],
+)
+def test_a_file_longer_than_memory_is_refused_without_being_read(
+    published: Path, store: Store, file: str, sentence: str
+) -> None:
+    (published / file).chmod(0o644)
+    os.truncate(published / file, VAST)
+    with pytest.raises(VersionRefused, match=f"^{published / file} is refused: {sentence}$"):
+        store.load("toy", 1)
+
+
+def test_a_manifest_at_the_limit_is_read_and_one_more_byte_is_not(published: Path, store: Store) -> None:
+    path = published / "manifest.json"
+    path.chmod(0o644)
+    for size, sentence in ((MOST_MANIFEST_BYTES, "the document"), (MOST_MANIFEST_BYTES + 1, "more than")):
+        os.truncate(path, size)
+        with pytest.raises(ManifestInvalid, match=f"{path} is refused: {sentence}"):
+            store.read_manifest("toy", 1)
+
+
+def test_a_promotion_longer_than_memory_is_refused_without_being_read(published: Path, store: Store) -> None:
+    path = published.parent.parent / "promotions" / "1.json"
+    path.chmod(0o644)
+    os.truncate(path, VAST)
+    with pytest.raises(StorageFailed, match=f"^{path}: more than 65536 bytes$"):
+        store.promoted("toy")
+
+
+def test_a_manifest_too_long_to_be_read_is_not_written(store: Store) -> None:
+    training = TOY.training.model_copy(update={"libraries": {"x": "1" * MOST_MANIFEST_BYTES}})
+    with pytest.raises(TooLarge, match="more than 67108864 bytes"):
+        publish_toy(store, training=training)
+    assert store.models() == []
+
+
+@pytest.mark.parametrize("shorter", [0, 1, 16])
+def test_a_file_shorter_than_the_manifest_says_is_refused(
+    published: Path, store: Store, shorter: int
+) -> None:
+    overwrite(published / "history.csv", b"x" * shorter)
+    with pytest.raises(FileDiffers, match=f"{shorter} bytes, 17 are due"):
+        store.load("toy", 1)
+
+
+@pytest.fixture
+def four(store: Store) -> Path:
+    """The promotions of a store where 1, 2, 3 and 1 again were promoted."""
+    for seed in (1, 2, 3):
+        publish_toy(store, seed=seed)
+    for number in (1, 2, 3, 1):
+        store.promote("toy", number, f"it is {number}")
+    return Path(store.url, "toy", "promotions")
+
+
+def test_the_history_is_every_promotion_oldest_first(four: Path, store: Store) -> None:
+    told = store.history("toy")
+    assert [json.loads(line.model_dump_json()) for line in told] == history(store)
+    assert [line.version for line in told] == [1, 2, 3, 1]
+    assert told[-1] == store.promoted("toy")
+    assert len(os.listdir(four)) == 4
+
+
+def test_without_promotions_the_history_is_empty(store: Store) -> None:
+    assert store.history("toy") == []
+    publish_toy(store)
+    assert store.history("toy") == []
+    with pytest.raises(InvalidName):
+        store.history("../toy")
+
+
+@pytest.mark.parametrize(("gone", "named"), [(1, 2), (2, 3), (3, 4)])
+def test_a_gap_in_the_history_is_refused_after_it(four: Path, store: Store, gone: int, named: int) -> None:
+    (four / f"{gone}.json").unlink()
+    with pytest.raises(PromotionInvalid, match=rf"promotions/{named}\.json is refused: it does not follow"):
+        store.history("toy")
+
+
+@pytest.mark.parametrize(("generation", "previous"), [(1, 1), (2, None), (2, 2), (3, 1), (4, 2)])
+def test_a_promotion_that_names_another_before_it_is_refused(
+    four: Path, store: Store, generation: int, previous: int | None
+) -> None:
+    path = four / f"{generation}.json"
+    overwrite(path, sealed_json(fields_of(path) | {"previous": previous}))
+    with pytest.raises(PromotionInvalid, match=f"{path} is refused: it does not follow"):
+        store.history("toy")
+
+
+def test_any_byte_of_an_old_promotion_counts_for_the_history(four: Path, store: Store) -> None:
+    content = (four / "2.json").read_bytes()
+    overwrite(four / "2.json", content.replace(b"it is 2", b"it is 3"))
+    with pytest.raises(PromotionInvalid, match="its checksum is not its content's"):
+        store.history("toy")
+    assert store.promoted("toy").version == 1
+
+
+def test_once_a_broken_promotion_is_removed_the_one_before_it_holds(four: Path, store: Store) -> None:
+    overwrite(four / "4.json", b"")
+    with pytest.raises(PromotionInvalid, match="Once it is removed, the promotion before it holds"):
+        store.promoted("toy")
+    (four / "4.json").unlink()
+    assert store.load_promoted("toy").manifest.version == 3
+    assert [line.version for line in store.history("toy")] == [1, 2, 3]
+
+
+def test_a_model_without_a_finished_version_is_none(store: Store) -> None:
+    publish_toy(store, name="other")
+    with pytest.raises(InterruptedError):
+        store.publish(TOY, dump_weights(toy_weights(TOY.network, 5)), interrupted)
+    assert Path(store.url, "toy").is_dir()
+    assert store.models() == ["other"]
+    assert store.only_model() == "other"
+
+
+def test_a_description_of_another_schema_version_is_not_accepted() -> None:
+    with pytest.raises(ValueError, match="schema version 3"):
+        toy_description(schema_version=3)

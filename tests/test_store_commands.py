@@ -1,14 +1,21 @@
+import hashlib
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
+from model_store.manifest import Linear, Metrics, Mlp, Scores
 from model_store.store import Store, open_store
-from tests.conftest import run
-from tests.toys import AGE, publish_toy
+from tests.conftest import only_json, run
+from tests.toys import AGE, POWER, TARGET, publish_toy, toy_weights
 
 
 @pytest.fixture
@@ -123,6 +130,15 @@ REFUSED = {
     "show ../toy": "'../toy' cannot name a model",
     "promote /toy 1": "'/toy' cannot name a model",
     "rollback TOY": "'TOY' cannot name a model",
+    "verify other": "no model named other in the store",
+    "verify toy 9": "toy has no version 9; it has 1, 2",
+    "verify ../toy": "'../toy' cannot name a model",
+    "history other": "no model named other in the store",
+    "history toy": "no version of toy is promoted",
+    "show toy 1 --against 9": "toy has no version 9; it has 1, 2",
+    "show toy --against 1": "no version of toy is promoted",
+    "prune other": "no model named other in the store",
+    "prune ../toy": "'../toy' cannot name a model",
 }
 
 
@@ -133,7 +149,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     publish_toy(store)
     publish_toy(store)
     yield store
-    assert not Path(store.url, "toy", "promotions").exists()
+    assert sorted(os.listdir(Path(store.url, "toy"))) == ["versions"]
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
@@ -143,7 +159,21 @@ def test_what_the_store_does_not_have_is_a_sentence_and_code_3(shared: Store, ar
 
 @pytest.mark.parametrize(
     "arguments",
-    ["", "publish", "show", "promote toy", "promote toy two", "promote toy 1.0", "rollback", "list --all"],
+    [
+        *(
+            "",
+            "publish",
+            "show",
+            "promote toy",
+            "promote toy two",
+            "promote toy 1.0",
+            "rollback",
+            "list --all",
+        ),
+        *("verify", "verify toy two", "history", "show toy 1 --against", "show toy 1 --against two"),
+        *("prune", "prune toy 1", "prune toy --keep 0", "prune toy --keep -1", "prune toy --keep two"),
+        *("prune toy --keep 1.5", "prune toy --keep ²", "prune toy --keep ٣", "prune toy --keep"),
+    ],
 )
 def test_a_wrong_command_line_is_code_2(shared: Store, arguments: str) -> None:
     result = command(shared, *arguments.split())
@@ -173,9 +203,12 @@ def test_a_file_where_the_store_is_due_is_a_sentence(tmp_path: Path) -> None:
         assert "Not a directory" in refusal(command(store, *arguments))
 
 
+COMMANDS = ("list", "show", "verify", "history", "promote", "rollback", "prune")
+
+
 def test_help_names_every_command() -> None:
     text = output(run("model_store", "--help"))
-    assert all(word in text for word in ("list", "show", "promote", "rollback"))
+    assert all(word in text for word in COMMANDS)
 
 
 def test_version_0_is_no_version(store: Store) -> None:
@@ -211,3 +244,313 @@ def test_a_terminal_without_unicode_is_no_obstacle(store: Store, monkeypatch: py
 def test_tensors_are_shown_in_the_same_order_each_time(store: Store) -> None:
     publish_toy(store)
     assert len({command(store, "show", "toy", "1").stdout for _ in range(4)}) == 1
+
+
+def lines_of_json(result: "CompletedProcess[str]", code: int = 0) -> list[dict[str, Any]]:
+    """What `--json` printed: an object a line, with no NaN or Infinity in it."""
+    assert result.returncode == code
+    lines = [only_json(line) for line in result.stdout.splitlines()]
+    assert all(isinstance(line, dict) for line in lines)
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def spoil(path: Path) -> Path:
+    """Flip the last bit of a file's last byte but one."""
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    return path
+
+
+def digest(store: Store, number: int) -> str:
+    manifest = Path(store.url, "toy", "versions", str(number), "manifest.json")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def test_verify_tells_every_version_and_the_history(promoted: Store) -> None:
+    assert output(command(promoted, "verify", "toy")).splitlines() == [
+        f"toy version 1: whole, digest {digest(promoted, 1)}",
+        f"toy version 2: whole, digest {digest(promoted, 2)}",
+        "toy history: whole, 2 promotions",
+    ]
+    assert output(command(promoted, "verify", "toy", "2")) == (
+        f"toy version 2: whole, digest {digest(promoted, 2)}\n"
+    )
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "weights.safetensors", "history.csv"])
+def test_verify_goes_on_past_a_broken_version_and_ends_with_code_3(promoted: Store, file: str) -> None:
+    path = spoil(Path(promoted.url, "toy", "versions", "1", file))
+    result = command(promoted, "verify", "toy")
+    assert (result.returncode, result.stderr) == (3, "")
+    first, second, history = result.stdout.splitlines()
+    assert first.startswith(f"toy version 1: {path} is refused: ")
+    assert second == f"toy version 2: whole, digest {digest(promoted, 2)}"
+    assert history == "toy history: whole, 2 promotions"
+    assert f"{path} is refused" in refusal(command(promoted, "verify", "toy", "1"))
+    output(command(promoted, "verify", "toy", "2"))
+    told = lines_of_json(command(promoted, "verify", "toy", "--json"), code=3)
+    assert [(line["subject"], line["whole"]) for line in told] == [
+        ("version 1", False),
+        ("version 2", True),
+        ("history", True),
+    ]
+
+
+def test_verify_finds_a_broken_promotion_that_is_not_in_force(promoted: Store) -> None:
+    path = spoil(Path(promoted.url, "toy", "promotions", "1.json"))
+    result = command(promoted, "verify", "toy")
+    assert (result.returncode, result.stderr) == (3, "")
+    *versions, history = result.stdout.splitlines()
+    assert all("whole" in line for line in versions)
+    assert history.startswith(f"toy history: {path} is refused: ")
+
+
+def test_verify_finds_a_gap_in_the_history(promoted: Store) -> None:
+    Path(promoted.url, "toy", "promotions", "1.json").unlink()
+    result = command(promoted, "verify", "toy")
+    assert result.returncode == 3
+    assert "promotions/2.json is refused: it does not follow" in result.stdout
+
+
+def test_history_has_a_line_for_every_promotion(two: Store) -> None:
+    two.promote("toy", 1, "günstiger")
+    two.promote("toy", 2)
+    two.rollback("toy", "worse")
+    heading, *lines = output(command(two, "history", "toy")).splitlines()
+    assert heading.split() == ["generation", "version", "promoted", "(UTC)", "before", "reason"]
+    when = [f"{line.promoted_at:%Y-%m-%d %H:%M:%S}" for line in two.history("toy")]
+    assert [line.split(maxsplit=5) for line in lines] == [
+        ["1", "1", *when[0].split(), "–", "günstiger"],
+        ["2", "2", *when[1].split(), "1"],
+        ["3", "1", *when[2].split(), "2", "worse"],
+    ]
+
+
+def test_a_broken_history_is_not_told(promoted: Store) -> None:
+    path = spoil(Path(promoted.url, "toy", "promotions", "1.json"))
+    assert f"{path} is refused" in refusal(command(promoted, "history", "toy"))
+
+
+def tree(store: Store) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(store.url).rglob("*") if path.is_file()}
+
+
+def test_prune_says_what_it_would_do_and_then_does_it(promoted: Store) -> None:
+    publish_toy(promoted)
+    promoted.promote("toy", 3)
+    promoted.promote("toy", 1)
+    publish_toy(promoted)
+    before = tree(promoted)
+    assert output(command(promoted, "prune", "toy", "--keep", "1", "--dry-run")) == (
+        "toy version 2 would be removed: older than the newest 1\n"
+    )
+    assert tree(promoted) == before
+    assert output(command(promoted, "prune", "toy", "--keep", "1")) == (
+        "toy version 2 removed: older than the newest 1\n"
+    )
+    assert promoted.versions("toy") == [1, 3, 4]
+    nothing = f"nothing to do in the store {promoted.url}\n"
+    assert output(command(promoted, "prune", "toy", "--keep", "1")) == nothing
+    assert command(promoted, "show", "toy", "2").returncode == 3
+
+
+def test_without_being_told_prune_keeps_the_newest_ten(store: Store) -> None:
+    for _ in range(12):
+        publish_toy(store)
+    store.promote("toy", 12)
+    assert output(command(store, "prune", "toy")).splitlines() == [
+        f"toy version {number} removed: older than the newest 10" for number in (1, 2)
+    ]
+    assert store.versions("toy") == list(range(3, 13))
+
+
+def test_prune_stops_at_what_it_cannot_remove_with_a_sentence(promoted: Store) -> None:
+    publish_toy(promoted)
+    promoted.promote("toy", 3)
+    aside = Path(promoted.url, "aside")
+    Path(promoted.url, "toy", "versions", "1").rename(aside)
+    Path(promoted.url, "toy", "versions", "1").symlink_to(aside)
+    assert "links are not followed" in refusal(command(promoted, "prune", "toy", "--keep", "1"))
+    assert len(os.listdir(aside)) == 3
+
+
+SCORES = Scores(mse=4.0, rmse=2.0, mae=1.5, r2=0.1 + 0.2)
+WORSE = SCORES.model_copy(update={"r2": 0.25})
+
+
+def measured(scores: Scores) -> Metrics:
+    return Metrics(rows=9, model=scores, predict_the_mean=SCORES, least_squares=SCORES)
+
+
+@pytest.fixture
+def rivals(store: Store) -> Store:
+    """Two linear versions that differ in weights, a statistic and a score; then two networks that do."""
+    for network in (Linear(), Mlp(hidden=(3,))):
+        publish_toy(store, network, metrics=measured(SCORES))
+        target = TARGET.model_copy(update={"mean": 9.75})
+        publish_toy(store, network, seed=2, metrics=measured(WORSE), target=target)
+    return store
+
+
+def test_show_against_names_each_weight_by_its_input(rivals: Store) -> None:
+    heading, *lines = output(command(rivals, "show", "toy", "2", "--against", "1")).splitlines()
+    assert heading.split() == ["toy", "version", "2", "version", "1", "change"]
+    names = [re.split(r"  +", line)[0] for line in lines]
+    assert [name for name in names if name.startswith("weight of")] == [
+        "weight of age",
+        f"weight of {POWER.name}",
+        "weight of fuel type = petrol",
+        "weight of fuel type = diesel",
+        "weight of fuel type = a,b",
+    ]
+    values = {line.split()[0]: line.split()[1:] for line in lines}
+    assert values["metrics.model.r2"] == ["0.25", "0.3", "-0.05"]
+    assert values["target.mean"] == ["9.75", "9.5", "+0.25"]
+    assert values["training.seed"] == ["2", "1", "+1"]
+    ours, theirs = (toy_weights(Linear(), 5, seed)["layers.0.bias"][0] for seed in (2, 1))
+    assert values["bias"] == [f"{ours:.7g}", f"{theirs:.7g}", f"{ours - theirs:+.4g}"]
+
+
+def test_show_against_of_a_network_has_a_line_a_tensor(rivals: Store) -> None:
+    _, *lines = output(command(rivals, "show", "toy", "4", "--against", "3")).splitlines()
+    tensors = [line.split(",")[0] for line in lines if line.startswith("layers.")]
+    assert set(tensors) >= {"layers.0.bias [3]", "layers.1.bias [1]"}
+    assert len([tensor for tensor in tensors if tensor.startswith(("layers.0.w", "layers.1.w"))]) == 2
+    assert any(line.startswith("metrics.model.r2") for line in lines)
+    assert not any(line.startswith("weight of") for line in lines)
+
+
+def test_show_against_takes_the_promoted_version_where_none_is_named(rivals: Store) -> None:
+    rivals.promote("toy", 2)
+    named, unnamed = (command(rivals, "show", "toy", *which, "--against", "1") for which in (["2"], []))
+    assert output(unnamed) == output(named)
+
+
+def test_a_version_against_itself_is_the_same(rivals: Store) -> None:
+    sentence = "toy: versions 1 and 1 are the same in all but number and date\n"
+    assert output(command(rivals, "show", "toy", "1", "--against", "1")) == sentence
+    (told,) = lines_of_json(command(rivals, "show", "toy", "1", "--against", "1", "--json"))
+    assert told == {"model": "toy", "version": 1, "against": 1, "differences": []}
+
+
+def test_differences_in_json_have_the_numbers_to_the_last_bit(rivals: Store) -> None:
+    (told,) = lines_of_json(command(rivals, "show", "toy", "2", "--against", "1", "--json"))
+    assert (told["model"], told["version"], told["against"]) == ("toy", 2, 1)
+    found = {each.pop("what"): each for each in told["differences"]}
+    ours, theirs = (toy_weights(Linear(), 5, seed)["layers.0.weight"][0].tolist() for seed in (2, 1))
+    assert found["weight of age"] == {
+        "version": ours[0],
+        "against": theirs[0],
+        "change": ours[0] - theirs[0],
+    }
+    assert found["metrics.model.r2"] == {"version": 0.25, "against": 0.1 + 0.2, "change": 0.25 - (0.1 + 0.2)}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_version_in_json_is_its_manifest_and_weights_to_the_last_bit(rivals: Store, number: int) -> None:
+    (told,) = lines_of_json(command(rivals, "show", "toy", str(number), "--json"))
+    path = Path(rivals.url, "toy", "versions", str(number), "manifest.json")
+    manifest = json.loads(path.read_bytes())
+    assert told["digest"] == digest(rivals, number)
+    assert manifest.pop("checksum")
+    assert told["manifest"] == manifest
+    network = Linear() if number == 1 else Mlp(hidden=(3,))
+    assert told["weights"] == {name: tensor.tolist() for name, tensor in toy_weights(network, 5).items()}
+
+
+def test_list_in_json_has_an_object_a_version(rivals: Store) -> None:
+    rivals.promote("toy", 2)
+    spoil(Path(rivals.url, "toy", "versions", "3", "manifest.json"))
+    told = lines_of_json(command(rivals, "list", "--json"))
+    assert [line["version"] for line in told] == [1, 2, 3, 4]
+    assert [line["promoted"] for line in told] == [False, True, False, False]
+    assert [line.get("digest") for line in told] == [
+        *(digest(rivals, 1), digest(rivals, 2), None, digest(rivals, 4))
+    ]
+    assert told[0]["r2"] == 0.1 + 0.2
+    assert told[0]["features"] == [AGE.name, POWER.name, "fuel type"]
+    assert datetime.fromisoformat(told[0]["created_at"]) == rivals.load("toy", 1).manifest.created_at
+    assert "is refused" in told[2]["error"]
+
+
+def test_promote_history_rollback_and_prune_in_json(rivals: Store) -> None:
+    sequence = [
+        lines_of_json(command(rivals, *arguments, "--json"))
+        for arguments in (
+            ["promote", "toy", "2", "--reason", "“better”"],
+            ["promote", "toy", "3"],
+            ["rollback", "toy", "--reason", "worse"],
+        )
+    ]
+    promotions = Path(rivals.url, "toy", "promotions")
+    written = [json.loads((promotions / f"{number}.json").read_bytes()) for number in (1, 2, 3)]
+    assert all(promotion.pop("checksum") for promotion in written)
+    assert sequence == [[{"model": "toy"} | promotion] for promotion in written]
+    assert lines_of_json(command(rivals, "history", "toy", "--json")) == written
+    would = {"model": "toy", "version": 1, "reason": "older than the newest 1", "dry_run": True}
+    assert lines_of_json(command(rivals, "prune", "toy", "--keep", "1", "--dry-run", "--json")) == [would]
+    done = would | {"dry_run": False}
+    assert lines_of_json(command(rivals, "prune", "toy", "--keep", "1", "--json")) == [done]
+    assert lines_of_json(command(rivals, "prune", "toy", "--keep", "1", "--json")) == []
+
+
+def test_in_json_an_empty_store_is_no_line(store: Store) -> None:
+    assert output(command(store, "list", "--json")) == ""
+
+
+def test_in_json_a_refusal_is_the_same_sentence(shared: Store) -> None:
+    assert "toy has no version 9" in refusal(command(shared, "show", "toy", "9", "--json"))
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example/store", "http://127.0.0.1/store", "S3://bucket", "://", "file:///x"]
+)
+def test_a_url_that_no_storage_serves_is_refused_by_a_sentence(url: str) -> None:
+    sentence = refusal(run("model_store", "list", "--store", url))
+    assert (
+        sentence == f"error: {url} is no store: give a folder's path, s3://…, gs://…, az://… or memory://\n"
+    )
+
+
+def test_a_store_in_memory_is_empty_at_each_start() -> None:
+    assert output(run("model_store", "list", "--store", "memory://")) == "the store memory:// is empty\n"
+    assert "no model named toy" in refusal(run("model_store", "verify", "toy", "--store", "memory://"))
+
+
+WITHOUT_OBSTORE = """
+import sys
+sys.modules["obstore"] = None
+from model_store.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_its_extra_a_store_in_the_cloud_is_a_sentence_and_a_folder_goes_on(two: Store) -> None:
+    def without(url: str) -> "CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_OBSTORE, "list", "--store", url],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert "pip install 'plumbline[remote]'" in refusal(without("s3://bucket/models"))
+    assert len(output(without(two.url)).splitlines()) == 3
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(two: Store) -> None:
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "model_store", "list", "--store", two.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert listing.stdout
+    listing.stdout.close()
+    assert listing.stderr
+    assert "Traceback" not in listing.stderr.read()
+    listing.stderr.close()
+    listing.wait(120)

@@ -1,5 +1,7 @@
 """Toy models made without torch: every number in them is computed here, from the formula."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +30,13 @@ AGE = NumericFeature(
     name="age", mean=5.25, std=2.5, minimum=0.5, maximum=10.0, deciles=DECILES, unit="years", example=4.0
 )
 POWER = NumericFeature(
-    name="power 'bhp' / ñ~", mean=100.1, std=33.3, minimum=40.0, maximum=300.0, deciles=DECILES, example=90.5
+    name="power 'bhp' / ñ~",
+    mean=100.1,
+    std=33.3,
+    minimum=40.0,
+    maximum=300.0,
+    deciles=(66.0, 92.0, 118.0, 144.0, 170.0, 196.0, 222.0, 248.0, 274.0),
+    example=90.5,
 )
 FUEL = CategoricalFeature(
     name="fuel type",
@@ -125,3 +133,9 @@ def publish_toy(store: Store, network: Linear | Mlp | None = None, seed: int = 1
     description = toy_description(network, seed, **changes)
     weights = dump_weights(toy_weights(description.network, 5, seed))
     return store.publish(description, weights, lambda _number: {"history.csv": b"epoch,cost\n0,1.0\n"})
+
+
+def sealed_json(fields: Mapping[str, Any]) -> bytes:
+    """The oracle of a JSON document that ends with the SHA-256 of all that stands before it."""
+    body = json.dumps(fields, indent=2, ensure_ascii=False).removesuffix("\n}")
+    return f'{body},\n  "checksum": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'.encode()

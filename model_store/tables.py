@@ -1,0 +1,115 @@
+"""What the command line prints, for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model_store.difference import Difference
+from model_store.manifest import CategoricalFeature, Feature, Manifest
+from model_store.store import Promotion, Version
+
+LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"
+HISTORY_HEADING = f"{'generation':>10}  {'version':>7}  {'promoted (UTC)':19}  {'before':>6}  reason"
+WIDEST_NAME = 52
+
+
+def list_line(record: Mapping[str, Any]) -> str:
+    """One version in a line, its held-out R² included."""
+    start = f"{record['model']:24} {record['version']:7}  {'promoted' if record['promoted'] else '':8}"
+    if "error" in record:
+        return f"{start}  {record['error']}"
+    r2 = "–" if record["r2"] is None else f"{record['r2']:.4f}"
+    predicts = f"{record['target']} from {', '.join(record['features'])}"
+    return f"{start}  {record['created_at']:%Y-%m-%d %H:%M}  {r2:>7}  {predicts}"
+
+
+def history_line(promotion: Promotion) -> str:
+    """One promotion in a line."""
+    return (
+        f"{promotion.generation:10}  {promotion.version:7}  {promotion.promoted_at:%Y-%m-%d %H:%M:%S}"
+        f"  {promotion.previous or '–':>6}  {promotion.reason or ''}"
+    ).rstrip()
+
+
+def prune_line(record: Mapping[str, Any]) -> str:
+    """What was, or would be, removed."""
+    done = "would be removed" if record["dry_run"] else "removed"
+    return f"{record['model']} version {record['version']} {done}: {record['reason']}"
+
+
+def announce(name: str, promotion: Promotion) -> str:
+    """What is promoted now, and since which generation."""
+    before = f", before it {promotion.previous}" if promotion.previous else ""
+    return f"{name}: version {promotion.version} is promoted (generation {promotion.generation}{before})"
+
+
+def describe(version: Version) -> str:
+    """A version in a screenful."""
+    manifest = version.manifest
+    target = f"{manifest.target.name}{in_unit(manifest.target.unit)}"
+    return "\n".join(
+        [
+            f"{manifest.name} version {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC",
+            f"digest    {version.digest}",
+            f"predicts  {target}, network {manifest.network.kind}",
+            *(f"from      {describe_feature(feature)}" for feature in manifest.features),
+            *describe_scores(manifest),
+            *(
+                f"tensor    {name} {list(tensor.shape)} = {tensor.ravel()[:6].tolist()}"
+                f"{' …' if tensor.size > 6 else ''}"
+                for name, tensor in sorted(version.predictor.weights.items())
+            ),
+        ]
+    )
+
+
+def describe_feature(feature: Feature) -> str:
+    """One input in a line."""
+    if isinstance(feature, CategoricalFeature):
+        return f"{feature.name}: {', '.join(feature.values)}"
+    return (
+        f"{feature.name}{in_unit(feature.unit)}: {feature.minimum:g} to {feature.maximum:g}, "
+        f"mean {feature.mean!r}, std {feature.std!r}"
+    )
+
+
+def describe_scores(manifest: Manifest) -> list[str]:
+    """The held-out scores beside the baselines, in lines."""
+    metrics = manifest.metrics
+    if metrics is None:
+        return ["scores    none: no rows were held out"]
+    rows = {
+        "model": metrics.model,
+        "least squares": metrics.least_squares,
+        "predict the mean": metrics.predict_the_mean,
+    }
+    return [
+        f"scores    {label:17} R² {scores.r2:.4f}  RMSE {scores.rmse:.4f}  MAE {scores.mae:.4f}  "
+        f"on {metrics.rows} held-out rows"
+        for label, scores in rows.items()
+    ]
+
+
+def describe_differences(version: Version, against: Version, found: Sequence[Difference]) -> str:
+    """Two versions side by side where they differ."""
+    name, numbers = version.manifest.name, (version.manifest.version, against.manifest.version)
+    if not found:
+        return f"{name}: versions {numbers[0]} and {numbers[1]} are the same in all but number and date"
+    width = min(WIDEST_NAME, max(len(difference.what) for difference in found))
+    heading = f"{name:{width}}  {f'version {numbers[0]}':>14}  {f'version {numbers[1]}':>14}  {'change':>11}"
+    lines = (
+        f"{difference.what[-width:]:{width}}  {cell(difference.version)}  {cell(difference.against)}"
+        f"  {'' if difference.change is None else f'{difference.change:+.4g}':>11}".rstrip()
+        for difference in found
+    )
+    return "\n".join([heading, *lines])
+
+
+def cell(value: float | str | bool | None) -> str:
+    """A value in a column 14 wide, numbers to seven digits."""
+    text = "–" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
+    return f"{text if len(text) <= 14 else text[:13] + '…':>14}"
+
+
+def in_unit(unit: str | None) -> str:
+    """A unit in brackets, if there is one."""
+    return f" ({unit})" if unit else ""

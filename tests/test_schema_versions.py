@@ -1,0 +1,137 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from model_store.errors import ManifestInvalid
+from model_store.manifest import SCHEMA_VERSION, Linear, Mlp
+from model_store.store import Store, open_store
+from tests.toys import expected_predictions, publish_toy, sealed_json, toy_rows, toy_weights
+
+KEPT: Final = Path(__file__).parent / "schema_1"
+MODELS: Final[dict[str, tuple[Linear | Mlp, int]]] = {
+    "toy": (Linear(), 1),
+    "network": (Mlp(hidden=(3, 2), activation="tanh"), 3),
+}
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Store:
+    """A copy of the store that schema version 1 wrote."""
+    return open_store(str(shutil.copytree(KEPT, tmp_path / "store")))
+
+
+def manifest_of(store: Store, number: int = 1) -> Path:
+    path = Path(store.url, "toy", "versions", str(number), "manifest.json")
+    path.chmod(0o644)
+    return path
+
+
+def test_the_kept_store_is_of_schema_version_1() -> None:
+    assert sorted(path.name for path in KEPT.iterdir()) == sorted(MODELS)
+    for name in MODELS:
+        fields = json.loads((KEPT / name / "versions" / "1" / "manifest.json").read_bytes())
+        assert fields["schema_version"] == 1
+        assert "checksum" not in fields
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_version_of_schema_1_loads_and_predicts_as_its_formula_does(first: Store, name: str) -> None:
+    network, seed = MODELS[name]
+    version = first.load_promoted(name)
+    assert version.manifest.schema_version == 1
+    assert version.manifest.network == network
+    weights = toy_weights(network, 5, seed)
+    assert version.predictor.weights.keys() == weights.keys()
+    for tensor, expected in weights.items():
+        np.testing.assert_array_equal(version.predictor.weights[tensor], expected)
+    rows = toy_rows(200, seed=9)
+    columns = {feature: [row[feature] for row in rows] for feature in rows[0]}
+    np.testing.assert_allclose(
+        version.predictor.predict(columns),
+        expected_predictions(network, weights, rows),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_what_is_published_now_is_of_the_newest_schema(first: Store) -> None:
+    assert publish_toy(first).schema_version == SCHEMA_VERSION == 2
+    assert json.loads(manifest_of(first, 2).read_bytes())["schema_version"] == 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_version_of_schema_1_is_promoted_over_and_rolled_back_to(first: Store, name: str) -> None:
+    before = first.promoted(name)
+    assert (before.version, before.generation) == (1, 1)
+    assert first.promote(name, publish_toy(first, seed=5, name=name).version, "newer").previous == 1
+    assert first.load_promoted(name).manifest.training.seed == 5
+    after = first.rollback(name, "worse")
+    assert (after.version, after.digest, after.generation) == (1, before.digest, 3)
+    assert first.load_promoted(name).digest == before.digest
+    assert [(line.version, line.previous) for line in first.history(name)] == [(1, None), (2, 1), (1, 2)]
+
+
+def test_reading_a_store_of_schema_1_leaves_it_as_it_is(first: Store) -> None:
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
+
+    for name in first.models():
+        first.load_promoted(name)
+        first.history(name)
+    assert contents(Path(first.url)) == contents(KEPT)
+
+
+def renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The document of a schema where everything else has another name."""
+    return {f"{name}_2" if name != "schema_version" else name: value for name, value in fields.items()}
+
+
+def enlarged(fields: dict[str, Any]) -> dict[str, Any]:
+    """The document of a schema with more in it."""
+    return {"kind": "forest", **fields, "network": {"kind": "forest", "trees": [1, 2]}}
+
+
+@pytest.mark.parametrize("change", [dict, renamed, enlarged])
+@pytest.mark.parametrize(
+    "write", [sealed_json, lambda fields: json.dumps(fields).encode()], ids=["sealed", "not"]
+)
+@pytest.mark.parametrize("schema", [3, 4, 1000])
+def test_a_later_schema_is_refused_by_its_number(
+    first: Store,
+    schema: int,
+    write: Callable[[dict[str, Any]], bytes],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    path = manifest_of(first)
+    path.write_bytes(write(change(json.loads(path.read_bytes()) | {"schema_version": schema})))
+    sentence = (
+        f"{path} is refused: .*schema version {schema} is not one this program reads, 1 to 2: upgrade it$"
+    )
+    for refused in (lambda: first.load("toy", 1), lambda: first.promote("toy", 1)):
+        with pytest.raises(ManifestInvalid, match=sentence):
+            refused()
+
+
+def test_schema_2_without_its_checksum_is_refused(first: Store) -> None:
+    publish_toy(first)
+    path = manifest_of(first, 2)
+    fields = json.loads(path.read_bytes())
+    del fields["checksum"]
+    path.write_bytes(json.dumps(fields, indent=2).encode())
+    with pytest.raises(ManifestInvalid, match=r"schema version 1 has no checksum, and every later one has$"):
+        first.load("toy", 2)
+
+
+def test_schema_1_with_a_checksum_is_refused(first: Store) -> None:
+    path = manifest_of(first)
+    path.write_bytes(sealed_json(json.loads(path.read_bytes())))
+    with pytest.raises(ManifestInvalid, match=f"{path} is refused: .*checksum") as refused:
+        first.load("toy", 1)
+    assert "missing" not in str(refused.value)
