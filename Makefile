@@ -7,13 +7,17 @@ BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test lint bench
+.PHONY: run test torture lint bench
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# Every fault test at its full size, which takes about ten minutes.
+torture: .venv/dev
+	$(BIN)/python -m pytest --torture tests/test_torture_*.py
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -22,6 +26,7 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.store
 
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \
