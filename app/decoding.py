@@ -20,31 +20,36 @@ from model_store.manifest import CategoricalFeature, Feature
 class Decoder:
     """Decodes the bodies of `POST /predict` and `POST /predict/batch` for one version's features."""
 
-    def __init__(self, features: Sequence[Feature]) -> None:
+    def __init__(self, features: Sequence[Feature], max_rows: int) -> None:
         row = row_type(features)
-        self._features = features
+        self._features, self._max_rows = features, max_rows
         self._decode_row: Callable[[bytes], Struct] = msgspec.json.Decoder(row).decode
         self._decode_batch: Callable[[bytes], Any] = msgspec.json.Decoder(batch_type(features, row)).decode
         self._members = {feature.name: attrgetter(f"f{index}") for index, feature in enumerate(features)}
         self._texts = sum(isinstance(feature, CategoricalFeature) for feature in features)
+        self._most = [(mark, max_rows * marks_a_row(features, mark) + 2) for mark in "{,"]
 
     def row(self, body: bytes) -> dict[str, Column]:
         """The row as columns of one value each; raises Refused."""
         try:
             row = self._decode_row(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            faults.refuse(self._features, body, faults.row_faults)
-        check_members(body, names=len(self._members), texts=self._texts)
+            faults.refuse(faults.single_row_faults(self._features, body))
+        if not faults.has_plain_members(body, len(self._members) + self._texts):
+            faults.parse(body)
         return self._columns([row])
 
     def batch(self, body: bytes) -> dict[str, Column]:
         """The rows as columns, in their order; raises Refused."""
+        if any(body.count(mark.encode()) > most for mark, most in self._most):
+            faults.refuse_malformed(body)
+            faults.refuse_rows(self._max_rows)
         try:
             batch = self._decode_batch(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            faults.refuse(self._features, body, faults.batch_faults)
+            faults.refuse(faults.batch_faults(self._features, body))
         if (batch.instances is UNSET) == (batch.columns is UNSET):
-            faults.refuse(self._features, body, faults.batch_faults)
+            faults.refuse(faults.batch_faults(self._features, body))
         if batch.columns is UNSET:
             columns = self._columns(batch.instances)
             names = 1 + len(columns) * len(batch.instances)
@@ -53,19 +58,24 @@ class Decoder:
             names = 1 + len(columns)
         rows = {len(values) for values in columns.values()}
         if len(rows) > 1:
-            faults.refuse(self._features, body, faults.batch_faults)
-        check_members(body, names, texts=self._texts * rows.pop())
+            faults.refuse(faults.batch_faults(self._features, body))
+        count = rows.pop()
+        if count > self._max_rows:
+            faults.refuse_rows(self._max_rows)
+        if not faults.has_plain_members(body, names + self._texts * count):
+            faults.check_members(self._features, body)
         return columns
 
     def _columns(self, rows: Sequence[Struct]) -> dict[str, Column]:
         return {name: [member(row) for row in rows] for name, member in self._members.items()}
 
 
-def check_members(body: bytes, names: int, texts: int) -> None:
-    """Raise Refused if a decoded body has a member twice, which the decoder overlooks.
-
-    Every member is known and there, so only one that comes twice, or an escaped quote, can leave more
-    quotes in the body than its names and texts need. The careful parse tells the two apart.
-    """
-    if body.count(b'"') != 2 * (names + texts):
-        faults.parse(body)
+def marks_a_row(features: Sequence[Feature], mark: str) -> int:
+    """How often a brace or a comma is in a row at most, with the one that parts it from the next."""
+    in_values = (
+        max(value.count(mark) for value in feature.values)
+        for feature in features
+        if isinstance(feature, CategoricalFeature)
+    )
+    own = 1 if mark == "{" else len(features)
+    return own + sum(feature.name.count(mark) for feature in features) + sum(in_values)

@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457): what is wrong, where, and never the input itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 import msgspec
@@ -26,18 +26,27 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     detail: str
     errors: list[Fault] = []
+    request_id: str | None = None
 
 
 class Refused(Exception):
     """A request that gets an error for an answer; `faults` are cut to the first ten."""
 
-    def __init__(self, status: HTTPStatus, detail: str, faults: Iterable[Fault] = ()) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        faults: Iterable[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.problem = Problem(status.phrase, status, detail, list(faults)[:MOST_FAULTS])
+        self.headers = headers
 
 
-def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """The problem as a response of at most 4 KiB; faults that do not fit are left out."""
+    problem = msgspec.structs.replace(problem, request_id=getattr(request.state, "request_id", None))
     while len(content := msgspec.json.encode(problem)) > MOST_BYTES and problem.errors:
         problem = msgspec.structs.replace(problem, errors=problem.errors[:-1])
     return Response(content, problem.status, headers, MEDIA_TYPE)
@@ -50,20 +59,29 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_defect)
 
 
-async def on_refused(_request: Request, error: Exception) -> Response:
+async def on_refused(request: Request, error: Exception) -> Response:
     """A request this service refuses."""
     assert isinstance(error, Refused)
-    return answer(error.problem)
+    return answer(request, error.problem, error.headers)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
-    """A request the framework refuses: no such path, no such method."""
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """A request the framework refuses: no such path, no such method. OPTIONS only asks for the methods."""
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    return answer(Problem(status.phrase, status, status.description), dict(error.headers or {}))
+    status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
+    if allowed := headers.get("Allow"):
+        headers["Allow"] = allowed = ", ".join(sorted({*allowed.split(", "), "OPTIONS"} | heads(allowed)))
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    return answer(request, Problem(status.phrase, status, status.description), headers)
 
 
-async def on_defect(_request: Request, _error: Exception) -> Response:
+def heads(allowed: str) -> set[str]:
+    """HEAD, where GET is allowed (RFC 9110, section 9.3.2)."""
+    return {"HEAD"} if "GET" in allowed.split(", ") else set()
+
+
+async def on_defect(request: Request, _error: Exception) -> Response:
     """A defect of this service; the server's log has the traceback."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return answer(Problem(status.phrase, status, "The service failed; its log says why."))
+    return answer(request, Problem(status.phrase, status, "The service failed; its log says why."))

@@ -1,10 +1,51 @@
-"""What HTTP lets in: how much of a body is read, and in which encoding."""
+"""What HTTP lets in and what every answer has: a request's body and its limits, an id, HEAD, conditions."""
 
+import re
+import uuid
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import Refused
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+class Edge:
+    """Around the whole application: gives every request an id, and answers HEAD as GET without its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the server leaves the body of HEAD away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = sane_id(Headers(scope=scope).get("x-request-id"))
+        inner: MutableMapping[str, Any] = dict(scope)
+        inner["state"] = {**scope.get("state", {}), "request_id": request_id}
+        if scope["method"] == "HEAD":
+            inner["method"] = "GET"
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with suppress(ClientDisconnect):
+            await self._app(inner, receive, send_with_id)
+
+
+def sane_id(given: str | None) -> str:
+    """The caller's id for its request if it is harmless in a log line, one of our own otherwise."""
+    return given if given and SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -12,8 +53,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises Refused: 413 for a longer one, of which no more is read, 415 for a compressed one.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding.")
+    refuse_compressed(request)
     declared = request.headers.get("content-length", "0")
     body = bytearray()
     if int(declared) <= limit:
@@ -24,3 +64,39 @@ async def read_body(request: Request, limit: int) -> bytes:
         else:
             return bytes(body)
     raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body of at most {limit} bytes is due.")
+
+
+def refuse_compressed(request: Request) -> None:
+    """Raise Refused for a body that would have to be inflated."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding.")
+
+
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Whether the caller has this very representation already (If-None-Match, RFC 9110, section 13.1.2)."""
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    return etag in known or "*" in known
+
+
+def conditional(request: Request, etag: str, content: bytes, media_type: str) -> Response:
+    """The content with its strong ETag, or 304 if the caller has it."""
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if is_unchanged(request, etag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(content, headers=headers, media_type=media_type)
+
+
+class Streamed(Response):
+    """An answer that is made while it is sent, and while the request may still be arriving."""
+
+    def __init__(self, parts: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(headers=headers, media_type=media_type)
+        del self.headers["content-length"]
+        self._parts = parts
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send each part as soon as it is there."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for part in self._parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

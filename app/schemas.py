@@ -5,11 +5,13 @@ What a request may hold depends on the served version, so its types are made fro
 
 from collections.abc import Sequence
 from datetime import datetime
+from inspect import cleandoc
 from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
+from pydantic.json_schema import models_json_schema
 
 from app.problems import Problem
 from model_store.manifest import (
@@ -43,6 +45,16 @@ class Prediction(Struct, frozen=True):
     version: str
 
 
+class ExplainedPrediction(Prediction, frozen=True):
+    """The answer for one row, taken apart: `baseline` is what the average training row would get.
+
+    Baseline and contributions, one an input and in the target's unit, add up to the prediction.
+    """
+
+    baseline: float
+    contributions: dict[str, float]
+
+
 class Intervals(Struct, frozen=True):
     """The intervals of a batch, a bound for each row."""
 
@@ -62,11 +74,24 @@ class BatchPrediction(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """Whether the service can answer, and with what."""
+    """Whether the service can answer, with what, and what keeps it from a newer version."""
 
-    status: Literal["live", "ready", "healthy"]
+    status: Annotated[
+        Literal["live", "ready", "not ready", "healthy", "unhealthy"],
+        Meta(extra_json_schema={"type": "string"}),
+    ]
     model: str | None = None
     version: str | None = None
+    detail: str | None = None
+
+
+class Versions(Struct, frozen=True):
+    """The versions of the served model in the store, which is promoted, and which one answers."""
+
+    model: str
+    served: str
+    promoted: str | None
+    versions: list[str]
 
 
 class ServedModel(Part):
@@ -151,8 +176,18 @@ def explain(feature: Feature) -> str:
 def components(features: Sequence[Feature]) -> dict[str, Any]:
     """The JSON Schemas of every request and answer, for the OpenAPI document."""
     row = row_type(features)
-    types = (row, batch_type(features, row), Prediction, BatchPrediction, Health, Problem)
+    types = (
+        *(row, batch_type(features, row), Prediction, ExplainedPrediction, BatchPrediction),
+        *(Versions, Health, Problem),
+    )
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    _, described = models_json_schema(
+        [(ServedModel, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas |= described["$defs"]
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = cleandoc(schema["description"])
     schemas["Batch"] |= {
         "minProperties": 1,
         "maxProperties": 1,

@@ -2,98 +2,159 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import numpy as np
 from fastapi.openapi.utils import get_openapi
+from numpy.typing import NDArray
 from starlette.routing import BaseRoute
 
 from app.decoding import Decoder
 from app.problems import Fault, Refused
-from app.schemas import BatchPrediction, Interval, Intervals, Prediction, ServedModel, components, example_row
+from app.schemas import (
+    BatchPrediction,
+    ExplainedPrediction,
+    Interval,
+    Intervals,
+    Prediction,
+    ServedModel,
+    components,
+    example_row,
+)
 from model_store.encoding import Columns, Matrix, out_of_range
-from model_store.store import Version, open_store
+from model_store.explanation import explain
+from model_store.manifest import Manifest
+from model_store.store import Version
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions for n rows with the bounds of their intervals, each (n,), in the target's unit."""
+
+    predictions: Matrix
+    lower: Matrix | None
+    upper: Matrix | None
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """The rows, (n,), that float64 could hold all of."""
+        parts = [part for part in (self.predictions, self.lower, self.upper) if part is not None]
+        finite = np.ones(len(self.predictions), dtype=np.bool_)
+        for part in parts:
+            finite &= np.isfinite(part)
+        return finite
 
 
 class Served:
     """Everything the routes need of one verified version, made once."""
 
-    def __init__(self, version: Version) -> None:
-        self._manifest = version.manifest
-        self.name, self.version = version.manifest.name, str(version.manifest.version)
-        self.digest = version.digest
+    def __init__(self, version: Version, max_rows: int) -> None:
         self._predictor = version.predictor
-        self._decoder = Decoder(version.manifest.features)
+        self._decoder = Decoder(version.manifest.features, max_rows)
+        self.manifest: Manifest = version.manifest
+        self.name, self.version = version.manifest.name, str(version.manifest.version)
+        self.digest, self.report = version.digest, version.report
+
+    @property
+    def etag(self) -> str:
+        """The strong entity tag of everything that is made from this version alone."""
+        return f'"{self.digest}"'
 
     def predict(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict`; raises Refused."""
+        return msgspec.json.encode(self._prediction(self._decoder.row(body)))
+
+    def explain(self, body: bytes) -> bytes:
+        """Answer the body of `POST /predict?explain=true`; raises Refused."""
         columns = self._decoder.row(body)
-        predictions, intervals = self._compute(columns)
-        interval = Interval(intervals.coverage, intervals.lower[0], intervals.upper[0]) if intervals else None
-        outside = list(out_of_range(self._manifest.features, columns))
-        return msgspec.json.encode(Prediction(predictions[0], interval, outside, self.name, self.version))
+        prediction, explanation = self._prediction(columns), explain(self._predictor, columns)
+        return msgspec.json.encode(
+            ExplainedPrediction(
+                **msgspec.structs.asdict(prediction),
+                baseline=explanation.baseline,
+                contributions=explanation.contributions,
+            )
+        )
 
     def predict_batch(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict/batch`; raises Refused."""
         columns = self._decoder.batch(body)
-        predictions, intervals = self._compute(columns)
-        outside = out_of_range(self._manifest.features, columns)
-        return msgspec.json.encode(BatchPrediction(predictions, intervals, outside, self.name, self.version))
-
-    def _compute(self, columns: Columns) -> tuple[list[float], Intervals | None]:
-        outputs = self._predictor.outputs(columns)
-        predictions = self._predictor.in_unit(outputs)
-        interval = self._manifest.interval
-        if interval is None:
-            check_finite(predictions)
-            return predictions.tolist(), None
-        lower, upper = (
-            self._predictor.in_unit(outputs + shift) for shift in (interval.lower, interval.upper)
+        answers = self._finite_answers(columns)
+        intervals = None
+        if answers.lower is not None and answers.upper is not None and self.manifest.interval:
+            coverage = self.manifest.interval.coverage
+            intervals = Intervals(coverage, answers.lower.tolist(), answers.upper.tolist())
+        outside = out_of_range(self.manifest.features, columns)
+        return msgspec.json.encode(
+            BatchPrediction(answers.predictions.tolist(), intervals, outside, self.name, self.version)
         )
-        check_finite(predictions, lower, upper)
-        return predictions.tolist(), Intervals(interval.coverage, lower.tolist(), upper.tolist())
+
+    def answers(self, columns: Columns) -> Answers:
+        """Predict n rows; an input far outside its training range may overflow to an infinity."""
+        outputs, interval = self._predictor.outputs(columns), self.manifest.interval
+        in_unit = self._predictor.in_unit
+        if interval is None:
+            return Answers(in_unit(outputs), None, None)
+        return Answers(in_unit(outputs), in_unit(outputs + interval.lower), in_unit(outputs + interval.upper))
+
+    def _prediction(self, columns: Columns) -> Prediction:
+        answers, interval = self._finite_answers(columns), None
+        if answers.lower is not None and answers.upper is not None and self.manifest.interval:
+            coverage = self.manifest.interval.coverage
+            interval = Interval(coverage, float(answers.lower[0]), float(answers.upper[0]))
+        outside = list(out_of_range(self.manifest.features, columns))
+        return Prediction(float(answers.predictions[0]), interval, outside, self.name, self.version)
+
+    def _finite_answers(self, columns: Columns) -> Answers:
+        answers = self.answers(columns)
+        overflown = np.flatnonzero(~answers.finite)
+        if overflown.size:
+            detail = "The inputs are so far outside their training range that the prediction overflows."
+            faults = (Fault("", f"row {row} overflows") for row in overflown)
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
+        return answers
 
     @property
     def example(self) -> str:
         """The body of a request that is answered."""
-        return json.dumps(example_row(self._manifest.features))
+        return json.dumps(example_row(self.manifest.features))
 
-    def describe(self) -> ServedModel:
-        """What is served."""
-        manifest = self._manifest
-        return ServedModel(
+    @cached_property
+    def description(self) -> bytes:
+        """The body of `GET /model`: what is served."""
+        manifest = self.manifest
+        served = ServedModel(
             **manifest.model_dump(include=ServedModel.model_fields.keys() - {"version", "digest"}),
             version=self.version,
             digest=self.digest,
         )
+        return served.model_dump_json().encode()
 
-    def openapi(self, routes: Sequence[BaseRoute]) -> dict[str, Any]:
-        """The OpenAPI document of the application's routes for this version's inputs."""
-        target, inputs = self._manifest.target, [feature.name for feature in self._manifest.features]
+    @property
+    def sentence(self) -> str:
+        """What the model predicts from what."""
+        inputs = ", ".join(feature.name for feature in self.manifest.features)
+        unit = f" ({self.manifest.target.unit})" if self.manifest.target.unit else ""
+        return f"Predicts {self.manifest.target.name}{unit} from {inputs}."
+
+    def openapi(self, routes: Sequence[BaseRoute], security: dict[str, Any] | None) -> bytes:
+        """The OpenAPI document of the application's routes for this version's inputs.
+
+        `security` is the scheme by which callers show their key, if they need one.
+        """
         document = get_openapi(
             title=self.name,
             version=self.version,
-            description=f"Predicts {target.name} from {', '.join(inputs)}. Served by Plumbline.",
+            description=f"{self.sentence} Served by Plumbline.",
             servers=[{"url": "."}],
             routes=routes,
         )
-        document["components"]["schemas"] |= components(self._manifest.features)
-        return document
-
-
-def load_served(url: str, name: str | None) -> Served:
-    """Load and verify the promoted version of a model, by default of the store's only one."""
-    store = open_store(url)
-    return Served(store.load_promoted(name or store.only_model()))
-
-
-def check_finite(*answers: Matrix) -> None:
-    """Refuse inputs so extreme that float64 cannot hold an answer of shape (n,); raises Refused."""
-    overflown = np.flatnonzero(~np.isfinite(answers).all(axis=0))
-    if overflown.size:
-        detail = "The inputs are so far outside their training range that the prediction overflows."
-        raise Refused(
-            HTTPStatus.UNPROCESSABLE_ENTITY, detail, [Fault("", f"row {row} overflows") for row in overflown]
-        )
+        document["components"] = {"schemas": components(self.manifest.features)}
+        if security:
+            document["components"]["securitySchemes"] = {"key": security}
+            document["security"] = [{"key": []}]
+        return json.dumps(document).encode()

@@ -1,26 +1,107 @@
-"""What the service can be told, from arguments or `PLUMBLINE_…` variables."""
+"""What the service can be told, from arguments or `PLUMBLINE_…` variables, read once at start-up."""
 
-from typing import Annotated
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "PLUMBLINE_"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def also(name: str) -> AliasChoices:
+    """The setting's own variable before the one that platforms set."""
+    return AliasChoices(f"{PREFIX}{name}", name if name != "WORKERS" else "WEB_CONCURRENCY")
 
 
 class Settings(BaseSettings):
-    """The service's settings, read once at start-up."""
+    """The service's settings. Each is an argument too; arguments are stronger than variables."""
 
-    model_config = SettingsConfigDict(env_prefix="PLUMBLINE_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, populate_by_name=True, env_ignore_empty=True, case_sensitive=False
+    )
 
-    store: str = Field("models", description="The store's folder.")
+    store: str = Field("models", description="The store: a folder, or s3://…, gs://…, az://… .")
     name: str | None = Field(None, description="The model to serve; not needed when the store has just one.")
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port to listen on.")
-    max_body_bytes: Annotated[int, Field(gt=0)] = Field(
-        16 * 1024 * 1024, description="The largest request body that is read; a larger one is answered 413."
+    version: PositiveInt | None = Field(
+        None,
+        description="A version to pin; without it the promoted one is served and promotions are followed.",
+    )
+    refresh_seconds: PositiveFloat = Field(5.0, description="How often the store is asked for a promotion.")
+    host: str = Field("127.0.0.1", validation_alias=also("HOST"), description="The address to listen on.")
+    port: Port = Field(8000, validation_alias=also("PORT"), description="The port to listen on.")
+    workers: PositiveInt = Field(
+        1,
+        validation_alias=also("WORKERS"),
+        description="How many processes answer, each with a copy of the model.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        validation_alias=also("LOG_LEVEL"),
+        description="The least important log line that is written.",
+    )
+    max_body_bytes: PositiveInt = Field(
+        5 * 2**20, description="The largest JSON body that is read; a larger one is answered 413."
+    )
+    max_rows: PositiveInt = Field(
+        100_000, description="The most rows of a JSON batch; more are answered 413. A CSV has no limit."
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="SHA-256 of each key that may call, in hex, separated by commas or spaces."
+    )
+    api_keys_file: Path | None = Field(None, description="A file with more of them, one a line.")
+    metrics_open: bool = Field(
+        default=False, description="Whether /metrics answers without a key when keys are asked for."
+    )
+
+    @property
+    def key_digests(self) -> frozenset[str]:
+        """The SHA-256 of every key that may call; none, and anybody may."""
+        written = self.api_keys.get_secret_value()
+        if self.api_keys_file:
+            written += "\n" + self.api_keys_file.read_text(encoding="ascii")
+        return frozenset(word.lower() for word in re.split(r"[,\s]+", written) if word)
+
+    @model_validator(mode="after")
+    def _keys_are_digests(self) -> Self:
+        try:
+            digests = self.key_digests
+        except (OSError, UnicodeError):
+            message = "api_keys_file: it cannot be read as a file of SHA-256 digests"
+            raise ValueError(message) from None
+        if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
+            message = (
+                "api_keys: the SHA-256 of each key is due, 64 hexadecimal digits: printf %s KEY | sha256sum"
+            )
+            raise ValueError(message)
+        return self
+
+
+def variables() -> set[str]:
+    """The names of all variables with the prefix that mean something."""
+    return {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """The variables that look like settings and are none."""
+    return sorted(
+        name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in variables()
     )
 
 
 def first_fault(error: ValidationError) -> str:
     """The first setting that cannot be used, and why."""
     fault = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    where = ".".join(map(str, fault["loc"])).removeprefix(PREFIX).lower()
+    return f"{where}: {fault['msg']}" if where else fault["msg"]

@@ -3,9 +3,10 @@
 import re
 
 MISSING = frozenset({"", "-", "na", "n/a", "nan", "none", "null"})
-# Commas may group the digits, by thousands or as in India; a unit starts with a letter or with % or °.
+# Commas may group the digits, by thousands or as in India; a unit starts with a letter or with % or °, and
+# with no e or x right behind the digits: "1e" and "0x10" are no numbers with units.
 NUMBER = re.compile(
-    r"([-+]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*((?:[^\W\d_]|[%°]).*)?"
+    r"([-+]?(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\s+|(?![eExX]))((?:[^\W\d_]|[%°]).*)?"
 )
 
 

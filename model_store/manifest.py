@@ -43,7 +43,13 @@ Deciles = Annotated[tuple[float, ...], Field(min_length=9, max_length=9)]
 class Part(BaseModel):
     """A frozen, strict piece of the manifest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,  # a default is written out, so it is always there
+    )
 
 
 def known_schema(number: int) -> int:

@@ -33,6 +33,10 @@ class Predictor:
         with np.errstate(over="ignore", invalid="ignore"):
             return self._forward(encode(self.description.features, columns))
 
+    def answers(self, encoded: Matrix) -> Matrix:
+        """Predictions (n,) in the target's unit for rows that are encoded already, (n, width)."""
+        return self.in_unit(self._forward(encoded))
+
     def in_unit(self, outputs: Matrix) -> Matrix:
         """The target in its own unit from what the network gives."""
         if self.description.target.transform == "none":

@@ -40,6 +40,7 @@ from model_store.errors import (
 )
 from model_store.manifest import (
     MANIFEST,
+    REPORT,
     WEIGHTS,
     Description,
     FileEntry,
@@ -82,11 +83,12 @@ class Pruning(Part):
 
 @dataclass(frozen=True)
 class Version:
-    """A version that passed every check of `Store.load`."""
+    """A version that passed every check of `Store.load`, and its page with the pictures if it has one."""
 
     manifest: Manifest
     digest: str
     predictor: Predictor
+    report: bytes | None
 
 
 class Store:
@@ -173,10 +175,11 @@ class Store:
         """
         manifest, digest = self.read_manifest(name, number)
         folder = folder_of(name, number)
-        weights = self._read_weights(folder, manifest)
-        predictor = Predictor(manifest, load_weights(manifest, weights, self._named(folder, WEIGHTS)))
+        files = self._read_files(folder, manifest)
+        weights = load_weights(manifest, files[WEIGHTS], self._named(folder, WEIGHTS))
+        predictor = Predictor(manifest, weights)
         check_golden(predictor, self._named(folder))
-        return Version(manifest, digest, predictor)
+        return Version(manifest, digest, predictor, files.get(REPORT))
 
     def read_manifest(self, name: str, number: int) -> tuple[Manifest, str]:
         """A version's manifest and its digest, without a look at the other files.
@@ -197,17 +200,14 @@ class Store:
             )
         return manifest, hashlib.sha256(content).hexdigest()
 
-    def _read_weights(self, folder: str, manifest: Manifest) -> bytes:
-        """Check that the folder holds what the manifest lists, and nothing else."""
+    def _read_files(self, folder: str, manifest: Manifest) -> dict[str, bytes]:
+        """The files that the manifest lists, checked; the folder must hold them and nothing else."""
         present, due = set(self._storage.list(folder)), {MANIFEST, *manifest.files}
         if present != due:
             raise VersionRefused(
                 self._named(folder), f"it holds the files {sorted(present)} where {sorted(due)} are due"
             )
-        for file, entry in manifest.files.items():
-            if file != WEIGHTS:
-                self._read_checked(f"{folder}/{file}", entry)
-        return self._read_checked(f"{folder}/{WEIGHTS}", manifest.files[WEIGHTS])
+        return {file: self._read_checked(f"{folder}/{file}", entry) for file, entry in manifest.files.items()}
 
     def _read_checked(self, path: str, entry: FileEntry) -> bytes:
         try:

@@ -7,9 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,15 +34,28 @@ def torture(request: pytest.FixtureRequest) -> bool:
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run `python -m ARGUMENTS…` in a process of its own."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, env=inherited()
+    )
+
+
+def inherited() -> dict[str, str]:
+    """The variables of a process of ours: all but the tests' own, which is no setting of the service."""
+    return {name: value for name, value in os.environ.items() if name != "PLUMBLINE_USED_CARS"}
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+        return number
 
 
 @contextmanager
 def serving(store: Path, *arguments: str, name: str | None = None) -> Iterator[str]:
     """A real service of the store's promoted version; gives its address, ends it afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     named = ["--name", name] if name else []
     command = [sys.executable, "-m", "app", "--store", str(store), "--port", str(port), *named, *arguments]
     process = subprocess.Popen(
@@ -51,7 +63,7 @@ def serving(store: Path, *arguments: str, name: str | None = None) -> Iterator[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"NO_COLOR": "1"},
+        env=inherited() | {"NO_COLOR": "1"},
     )
     try:
         wait_until_ready(process, url := f"http://127.0.0.1:{port}")
@@ -61,16 +73,44 @@ def serving(store: Path, *arguments: str, name: str | None = None) -> Iterator[s
         process.communicate(timeout=20)
 
 
-def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+@contextmanager
+def started(
+    *arguments: object,
+    port: int,
+    environment: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    path: str = "/readyz",
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of `python -m ARGUMENTS…` that answers `path` with 200; ended afterwards if it still runs."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**inherited(), **(environment or {})},
+    ) as process:
+        try:
+            wait_until_ready(process, f"http://{host}:{port}", path)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.communicate(timeout=20)
+            finally:
+                process.kill()
+
+
+def wait_until_ready(process: subprocess.Popen[str], url: str, path: str = "/readyz") -> None:
     """Wait for the first healthy answer; fail with what the process printed if it ends before."""
     for _ in range(300):
         if process.poll() is not None:
-            output, _ = process.communicate()
-            pytest.fail(f"the service ended with code {process.returncode}: {output}")
+            output, errors = process.communicate()
+            pytest.fail(f"the service ended with code {process.returncode}: {output}{errors or ''}")
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=1):
+            with urllib.request.urlopen(f"{url}{path}", timeout=1):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             time.sleep(0.1)
     pytest.fail("the service was not ready within 30 s")
 

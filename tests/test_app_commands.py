@@ -1,47 +1,23 @@
-import os
+import hashlib
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from model_store.store import Store
-from tests.conftest import run, wait_until_ready
+from tests.conftest import free_port, inherited, run, started
 from tests.toys import publish_toy
-
-
-@contextmanager
-def started(
-    *arguments: object, port: int, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """A process of `python -m ARGUMENTS…`, answering on `port`; killed at the end if it still runs."""
-    with subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments), "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **(environment or {})},
-    ) as process:
-        try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}")
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
 def port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_port()
 
 
 def refused(code: int, *arguments: object) -> str:
@@ -61,7 +37,7 @@ def test_a_store_without_a_model_ends_it_with_a_sentence(
     folder = tmp_path / "store"
     if not missing:
         folder.mkdir()
-    message = refused(3, "--port", 0, "--store", folder, *(["--name", "toy"] if named else []))
+    message = refused(3, "--check", "--store", folder, *(["--name", "toy"] if named else []))
     assert message.startswith("error: ")
     assert str(folder) in message
     assert "empty" in message
@@ -70,30 +46,30 @@ def test_a_store_without_a_model_ends_it_with_a_sentence(
 
 def test_a_model_with_nothing_promoted_ends_it_with_the_command_to_promote(store: Store) -> None:
     publish_toy(store)
-    message = refused(3, "--port", 0, "--store", store.url)
+    message = refused(3, "--check", "--store", store.url)
     assert f"python -m model_store promote toy 1 --store {store.url}" in message
 
 
 def test_a_model_that_is_not_there_ends_it_with_those_that_are(store: Store) -> None:
     publish_toy(store)
-    assert "it has toy" in refused(3, "--port", 0, "--store", store.url, "--name", "cars")
+    assert "it has toy" in refused(3, "--check", "--store", store.url, "--name", "cars")
 
 
 def test_two_models_and_no_name_end_it_with_the_choice(store: Store) -> None:
     for name in ("one", "two"):
         publish_toy(store, name=name)
-    assert "one, two: name one" in refused(3, "--port", 0, "--store", store.url)
+    assert "one, two: name one" in refused(3, "--check", "--store", store.url)
 
 
 @pytest.mark.parametrize("name", ["../toy", "", "Toy", "toy/versions", "\u00e9"])
 def test_a_name_that_cannot_be_one_ends_it(store: Store, name: str) -> None:
     publish_toy(store)
-    refused(3, "--port", 0, "--store", store.url, "--name", name)
+    refused(3, "--check", "--store", store.url, "--name", name)
 
 
 def test_a_store_that_is_a_file_ends_it(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
-    assert "Not a directory" in refused(3, "--port", 0, "--store", tmp_path / "store")
+    assert "Not a directory" in refused(3, "--check", "--store", tmp_path / "store")
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "manifest.json", "history.csv"])
@@ -101,10 +77,10 @@ def test_a_version_with_a_flipped_byte_ends_it_with_the_files_name(store: Store,
     store.promote("toy", publish_toy(store).version)
     path = Path(store.url) / "toy" / "versions" / "1" / file
     content = bytearray(path.read_bytes())
-    content[-3] ^= 1
+    content[len(content) // 2] ^= 1
     path.chmod(0o600)
     path.write_bytes(content)
-    assert f"{path} is refused" in refused(3, "--port", 0, "--store", store.url)
+    assert f"{path} is refused" in refused(3, "--check", "--store", store.url)
 
 
 @pytest.mark.parametrize("value", ["http", "", "-1", "65536", "80.5", "1e3", "0x50"])
@@ -141,7 +117,7 @@ def test_an_argument_is_stronger_than_a_variable(
 ) -> None:
     monkeypatch.setenv("PLUMBLINE_STORE", "/nowhere")
     monkeypatch.setenv("PLUMBLINE_PORT", "1")
-    with started("app", "--store", first_model, port=port):
+    with started("app", "--store", first_model, "--port", port, port=port):
         assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
 
 
@@ -153,7 +129,7 @@ def test_help_names_every_setting() -> None:
 
 
 def test_it_says_what_it_serves_and_a_line_to_try_that_is_answered(first_model: Path, port: int) -> None:
-    with started("app", "--store", first_model, port=port) as process:
+    with started("app", "--store", first_model, "--port", port, port=port) as process:
         assert process.stdout
         served, tried = process.stdout.readline(), process.stdout.readline()
         assert served == (
@@ -168,45 +144,109 @@ def test_it_says_what_it_serves_and_a_line_to_try_that_is_answered(first_model: 
 def test_it_listens_on_ipv6(first_model: Path, port: int) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    with subprocess.Popen(
-        [sys.executable, "-m", "app", "--store", first_model, "--host", "::1", "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    arguments = ("app", "--store", first_model, "--host", "::1", "--port", port)
+    with started(*arguments, port=port, host="[::1]") as process:
         assert process.stdout
-        first_line = process.stdout.readline()
-        process.kill()
-    assert f"http://[::1]:{port}," in first_line
+        assert f"http://[::1]:{port}," in process.stdout.readline()
 
 
 def test_uvicorns_own_command_serves_what_the_variables_name(first_model: Path, port: int) -> None:
     variables = {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_NAME": "used-car-price"}
-    with started("uvicorn", "--factory", "app.main:build", port=port, environment=variables):
+    with started("uvicorn", "--factory", "app.main:build", "--port", port, port=port, environment=variables):
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", content='{"Kilometers_Driven": 57000}')
         assert round(answer.json()["prediction"], 4) == 9.4819
 
 
-def test_uvicorns_own_command_ends_with_a_sentence_where_nothing_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_uvicorns_own_command_ends_with_a_sentence_for_a_store_that_cannot_be_one(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "nothing"))
+    monkeypatch.setenv("PLUMBLINE_STORE", "nowhere://at/all")
     result = run("uvicorn", "--factory", "app.main:build", "--port", 0, timeout=30)
     assert result.returncode != 0
-    assert result.stderr == f"error: the store {tmp_path / 'nothing'} is empty: train a model first\n"
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("app",), ("uvicorn", "--factory", "app.main:build")])
+def test_without_anything_to_serve_it_is_live_and_not_ready_until_there_is(
+    store: Store, port: int, command: tuple[str, ...]
+) -> None:
+    publish_toy(store)
+    variables = {"PLUMBLINE_STORE": store.url, "PLUMBLINE_REFRESH_SECONDS": "0.1"}
+    arguments = (*command, "--port", port)
+    with (
+        started(*arguments, port=port, environment=variables, path="/livez") as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        not_ready = client.get("/readyz")
+        assert (not_ready.status_code, not_ready.json()["status"]) == (503, "not ready")
+        assert not_ready.json()["detail"]
+        for path in ("/predict", "/predict/batch"):
+            check_unavailable(client.post(path, content="{}"))
+        for path in ("/", "/model", "/model/versions", "/model/report", "/openapi.json", "/docs"):
+            check_unavailable(client.get(path))
+        store.promote("toy", 1)
+        wait_for_version(client, "1")
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0 or command != ("app",)
+    assert f"python -m model_store promote toy 1 --store {store.url}" in log
+    assert "serving toy version 1" in log
+
+
+def check_unavailable(answer: httpx.Response) -> None:
+    """The answer of a service with nothing to serve, which says when to ask again."""
+    assert answer.status_code == 503
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.json()["status"] == 503
+
+
+def wait_for_version(client: httpx.Client, version: str) -> None:
+    """Wait until a version is served, 20 s at most."""
+    deadline = time.monotonic() + 20
+    while client.get("/readyz").json().get("version") != version:
+        assert time.monotonic() < deadline, client.get("/readyz").text
+        time.sleep(0.05)
+
+
+def test_check_verifies_what_would_be_served_and_ends_with_0(store: Store) -> None:
+    store.promote("toy", publish_toy(store).version)
+    manifest = (Path(store.url) / "toy" / "versions" / "1" / "manifest.json").read_bytes()
+    result = run("app", "--check", "--store", store.url, timeout=30)
+    assert (result.returncode, result.stderr) == (0, "")
+    digest = hashlib.sha256(manifest).hexdigest()
+    assert result.stdout == f"toy version 1 is whole, digest {digest}\n"
+
+
+def test_check_looks_at_the_pinned_version_and_not_at_the_promoted_one(store: Store) -> None:
+    for _ in range(2):
+        publish_toy(store)
+    store.promote("toy", 2)
+    result = run("app", "--check", "--store", store.url, "--version", 1, timeout=30)
+    assert result.returncode == 0
+    assert result.stdout.startswith("toy version 1 ")
+    assert "3" in refused(3, "--check", "--store", store.url, "--version", 3)
+
+
+def test_check_listens_nowhere(store: Store) -> None:
+    store.promote("toy", publish_toy(store).version)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("app", "--check", "--store", store.url, "--port", taken.getsockname()[1], timeout=30)
+    assert result.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_code_0(first_model: Path, port: int, number: signal.Signals) -> None:
-    with started("app", "--store", first_model, port=port) as process:
+    with started("app", "--store", first_model, "--port", port, port=port) as process:
         process.send_signal(number)
-        output, _ = process.communicate(timeout=20)
+        output, log = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert "Traceback" not in output
+    assert "Traceback" not in output + log
 
 
 def test_a_wrong_variable_ends_the_factory_with_a_sentence(first_model: Path) -> None:
-    environment = os.environ | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_PORT": "abc"}
+    environment = inherited() | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_PORT": "abc"}
     command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:build"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
     assert result.returncode != 0

@@ -1,6 +1,5 @@
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -8,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import inherited
 
 ROOT = Path(__file__).parent.parent
 OURS = {"app", "model_store", "training", "tests", "benchmarks"}
@@ -65,8 +66,9 @@ def test_the_serving_process_has_loaded_nothing_that_only_training_needs(first_m
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
+        timeout=60,
         check=True,
-        env=os.environ | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_NAME": "used-car-price"},
+        env=inherited() | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_NAME": "used-car-price"},
     )
     loaded = {name.split(".")[0] for name in json.loads(result.stdout)}
     assert "app" in loaded

@@ -251,9 +251,13 @@ def test_the_known_names_are_told_for_one_that_is_nothing_like_them(toy: httpx.C
 @pytest.mark.parametrize(
     ("path", "opening"), list(product(PATHS, ["[", '{"a":', '{"instances":', '{"age":']))
 )
-@pytest.mark.parametrize("levels", [100_000, 1_000_000])
-def test_deep_nesting_gets_a_400_at_once(toy: httpx.Client, path: str, opening: str, levels: int) -> None:
-    refused(toy, path, opening * levels, 400)
+def test_deep_nesting_gets_a_400_at_once(toy: httpx.Client, path: str, opening: str) -> None:
+    refused(toy, path, opening * 100_000, 400)
+
+
+@pytest.mark.parametrize(("path", "opening"), list(product(PATHS, ["[", '{"a":'])))
+def test_a_million_levels_get_a_400_at_once(toy: httpx.Client, path: str, opening: str) -> None:
+    refused(toy, path, opening * 1_000_000, 400)
 
 
 def test_a_million_levels_take_milliseconds(toy: httpx.Client) -> None:
@@ -274,10 +278,14 @@ def test_nesting_that_ends_is_refused_too(toy: httpx.Client, levels: int) -> Non
     assert len(answer.content) <= 4096
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_million_unknown_members_get_a_422(toy: httpx.Client, path: str) -> None:
-    members = ",".join(f'"k{index}":1' for index in range(1_000_000))
-    refused(toy, path, f"{{{members}}}", 422)
+@pytest.mark.parametrize(
+    ("path", "count", "status"), [("/predict", 400_000, 422), *product(PATHS, [1_000_000], [413])]
+)
+def test_hundreds_of_thousands_of_members_are_refused(
+    toy: httpx.Client, path: str, count: int, status: int
+) -> None:
+    members = ",".join(f'"k{index}":1' for index in range(count))
+    refused(toy, path, f"{{{members}}}", status)
 
 
 def test_a_name_of_a_megabyte_gets_a_422(toy: httpx.Client) -> None:

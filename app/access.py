@@ -1,0 +1,36 @@
+"""Who may call: the holders of a key, whose SHA-256 the settings have; anybody, if they have none."""
+
+import hashlib
+import hmac
+from collections.abc import Collection
+from http import HTTPStatus
+
+from starlette.requests import HTTPConnection
+
+from app.problems import Refused
+
+
+class Access:
+    """Checks `Authorization: Bearer KEY` (RFC 6750) against the digests of the keys."""
+
+    def __init__(self, digests: Collection[str]) -> None:
+        self._digests = [digest.encode() for digest in digests]
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether a key is asked for at all."""
+        return bool(self._digests)
+
+    def check(self, connection: HTTPConnection) -> None:
+        """Raise Refused (401) unless the request has a known key; comparing takes the same time for each."""
+        if not self._digests:
+            return
+        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(key.strip().encode("latin-1")).hexdigest().encode()
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise Refused(
+                HTTPStatus.UNAUTHORIZED,
+                "A key is due: Authorization: Bearer KEY.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )

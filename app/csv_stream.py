@@ -1,0 +1,256 @@
+"""`text/csv` in, the same CSV out with `prediction`, `lower`, `upper` and `error` added, in bounded memory.
+
+Cells are read as training read them, units and all. A row that cannot be answered has an empty prediction and
+says why in its `error`; the others are answered.
+"""
+
+import asyncio
+import re
+from codecs import getincrementaldecoder
+from collections.abc import AsyncIterator, Sequence
+from difflib import get_close_matches
+from http import HTTPStatus
+from itertools import compress
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from app.faults import expected
+from app.problems import Fault, Refused
+from app.protocol import Streamed, refuse_compressed
+from app.serving import Served
+from model_store.cells import read_number
+from model_store.encoding import Column, Matrix
+from model_store.manifest import Feature, NumericFeature, is_fillable
+
+ADDED = ("prediction", "lower", "upper", "error")
+LONGEST_RECORD = 2**20
+BLOCK_CHARACTERS = 2**16
+PLAIN = frozenset("0123456789+-.eE")
+
+# RFC 4180: a field in quotes may hold commas, line ends and doubled quotes.
+FIELD = r'(?:"(?:[^"]++|"")*+"[^,\n]*+|(?!")[^,\n]*+)'
+RECORD = re.compile(rf"{FIELD}(?:,{FIELD})*+\n")
+CELL = re.compile(rf"(?:^|,)({FIELD})")
+
+
+async def answer_csv(served: Served, request: Request) -> Streamed:
+    """Answer a CSV while it arrives; raises Refused before anything is sent: no header, a column missing."""
+    refuse_compressed(request)
+    blocks = record_blocks(request.stream())
+    first: list[str] = await anext(blocks, [])
+    if not first:
+        raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is due.")
+    table = CsvTable(served, first[0])
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield table.header + await asyncio.to_thread(table.answer, first[1:])
+        async for block in blocks:
+            yield await asyncio.to_thread(table.answer, block)
+
+    headers = {"X-Model": served.name, "X-Model-Version": served.version}
+    return Streamed(parts(), "text/csv; charset=utf-8", headers)
+
+
+async def record_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
+    """The records of a CSV, without their line ends, as many at a time as there are in a block of text."""
+    rest = ""
+    async for text in text_blocks(chunks):
+        records, rest = split_records(rest + text)
+        if records:
+            yield records
+    while rest:
+        records, rest = split_records(rest if rest.endswith("\n") else f"{rest}\n")
+        if not records:
+            records, rest = split_line(rest)
+        yield records
+
+
+async def text_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Text in blocks long enough to be worth a look; bytes that are not UTF-8 come through unharmed."""
+    decoder = getincrementaldecoder("utf-8")("surrogateescape")
+    waiting: list[str] = []
+    length = 0
+    async for chunk in chunks:
+        waiting.append(decoder.decode(chunk))
+        length += len(waiting[-1])
+        if length >= BLOCK_CHARACTERS:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    yield "".join([*waiting, decoder.decode(b"", final=True)])
+
+
+def split_records(text: str) -> tuple[list[str], str]:
+    """The whole records at the start of a text, and what is left of it."""
+    if '"' not in text:
+        head, end, rest = text.rpartition("\n")
+        return (head.split("\n") if end else []), rest
+    records, position = [], 0
+    while found := RECORD.match(text, position):
+        records.append(found[0][:-1])
+        position = found.end()
+    rest = text[position:]
+    if len(rest) > LONGEST_RECORD:
+        records, rest = [*records, *split_line(rest)[0]], split_line(rest)[1]
+    return records, rest
+
+
+def split_line(text: str) -> tuple[list[str], str]:
+    """The first line, which is no record because a quote in it does not close, and what is left."""
+    line, _, rest = text.partition("\n")
+    return [line], rest
+
+
+def cells_of(record: str) -> list[str]:
+    """The cells of a record, without their quotes."""
+    if '"' not in record:
+        return record.split(",")
+    return [unquoted(cell) if cell.startswith('"') else cell for cell in CELL.findall(record)]
+
+
+def unquoted(cell: str) -> str:
+    """What stands in quotes, and what is wrongly behind them."""
+    inside, _, behind = cell[1:].rpartition('"')
+    return inside.replace('""', '"') + behind
+
+
+class CsvTable:
+    """Answers the rows of one CSV, whose columns its header names; raises Refused if an input is missing."""
+
+    def __init__(self, served: Served, header: str) -> None:
+        self._served = served
+        self._line_end = "\r\n" if header.endswith("\r") else "\n"
+        header = header.removesuffix("\r").removeprefix("\ufeff")
+        self._names = cells_of(header)
+        self._check(served.manifest.features)
+        self._positions = [self._names.index(feature.name) for feature in served.manifest.features]
+        self.header = f"{header},{','.join(ADDED)}{self._line_end}".encode("utf-8", "surrogateescape")
+
+    def _check(self, features: Sequence[Feature]) -> None:
+        faults = [
+            *(self._missing(feature.name) for feature in features if feature.name not in self._names),
+            *(
+                Fault("", f"the column {feature.name!r} comes twice")
+                for feature in features
+                if self._names.count(feature.name) > 1
+            ),
+            *(
+                Fault("", f"the column {name!r} is in the way of the answer's: rename it")
+                for name in ADDED
+                if name in self._names
+            ),
+        ]
+        if faults:
+            detail = "The first line does not name the columns that the model needs."
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
+
+    def _missing(self, name: str) -> Fault:
+        given = [other[:200].strip().casefold() for other in self._names]
+        nearest = get_close_matches(name.casefold(), given, n=1)
+        hint = ": one of another case or spelling is there" if nearest else ""
+        return Fault("", f"the column {name!r} is missing{hint}")
+
+    def answer(self, records: Sequence[str]) -> bytes:
+        """The records' lines with the answers added; an empty line stays empty."""
+        lines = [record.removesuffix("\r") for record in records]
+        rows = [cells_of(line) for line in lines]
+        width = len(self._names)
+        errors = {
+            index: f"{len(row)} cells, {width} are due" for index, row in enumerate(rows) if len(row) != width
+        }
+        whole = [index for index in range(len(rows)) if index not in errors]
+        columns = self._read([rows[index] for index in whole], whole, errors)
+        ends = self._answer_columns(columns, [index for index in whole if index not in errors], errors)
+        for index, error in errors.items():
+            missing = "," * max(0, width - len(rows[index]))
+            ends[index] = f'{missing},,,,"{escaped(error)}"'
+        whole_lines = (
+            f"{line}{ends[index]}{self._line_end}" if line else self._line_end
+            for index, line in enumerate(lines)
+        )
+        return "".join(whole_lines).encode("utf-8", "surrogateescape")
+
+    def _read(
+        self, rows: Sequence[Sequence[str]], indices: Sequence[int], errors: dict[int, str]
+    ) -> dict[str, Column]:
+        """The columns of the rows that can be read; why not goes into `errors`, by the row's index."""
+        columns: dict[str, Column] = {}
+        for feature, position in zip(self._served.manifest.features, self._positions, strict=True):
+            cells = [row[position] for row in rows]
+            if isinstance(feature, NumericFeature):
+                columns[feature.name], refused = read_numbers(feature, cells)
+            else:
+                columns[feature.name] = cells
+                known = frozenset(feature.values)
+                refused = (
+                    []
+                    if known.issuperset(cells)
+                    else [k for k, cell in enumerate(cells) if cell not in known]
+                )
+            for k in refused:
+                errors.setdefault(indices[k], f"{feature.name}: {expected(feature)} is due")
+        kept = np.array([index not in errors for index in indices], dtype=bool)
+        return columns if kept.all() else {name: only(kept, values) for name, values in columns.items()}
+
+    def _answer_columns(
+        self, columns: dict[str, Column], indices: Sequence[int], errors: dict[int, str]
+    ) -> dict[int, str]:
+        """What is added to each row that has an answer, by its index; overflows go into `errors`."""
+        if not indices:
+            return {}
+        answers = self._served.answers(columns)
+        for k in np.flatnonzero(~answers.finite).tolist():
+            errors[indices[k]] = (
+                "the inputs are so far outside their training range that the prediction overflows"
+            )
+        parts = (answers.predictions, answers.lower, answers.upper)
+        texts = ([""] * len(indices) if part is None else numbers_as_text(part) for part in parts)
+        return {
+            index: f",{prediction},{lower},{upper},"
+            for index, prediction, lower, upper in zip(indices, *texts, strict=True)
+        }
+
+
+def read_numbers(feature: NumericFeature, cells: Sequence[str]) -> tuple[Matrix, list[int]]:
+    """The cells as float64, missing ones as NaN, and the positions of those that cannot be answered."""
+    if PLAIN.issuperset("".join(cells)):
+        try:
+            numbers = np.array(list(map(float, cells)))
+        except ValueError:
+            numbers, unreadable = read_each(cells)
+        else:
+            unreadable = set()
+    else:
+        numbers, unreadable = read_each(cells)
+    refused = np.isinf(numbers) if is_fillable(feature) else ~np.isfinite(numbers)
+    return numbers, sorted(unreadable.union(np.flatnonzero(refused).tolist()))
+
+
+def read_each(cells: Sequence[str]) -> tuple[Matrix, set[int]]:
+    """Cells that may have units or be missing as float64, and the positions of those that are no numbers."""
+    numbers, unreadable = np.full(len(cells), np.nan), set()
+    for position, cell in enumerate(cells):
+        try:
+            found = read_number(cell)
+        except ValueError:
+            unreadable.add(position)
+        else:
+            numbers[position] = np.nan if found is None else found[0]
+    return numbers, unreadable
+
+
+def only(kept: NDArray[np.bool_], values: Column) -> Column:
+    """The values that a mask chooses."""
+    return values[kept] if isinstance(values, np.ndarray) else list(compress(values, kept))
+
+
+def numbers_as_text(numbers: Matrix) -> list[str]:
+    """Each number in the fewest digits that give it back, as in JSON; shape (n,), n above 0."""
+    return msgspec.json.encode(numbers.tolist())[1:-1].decode().split(",")
+
+
+def escaped(text: str) -> str:
+    """Text as it stands between quotes in a CSV."""
+    return text.replace('"', '""')

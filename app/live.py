@@ -1,0 +1,95 @@
+"""Which version is live: follows the store's promotions and keeps the last good version whatever happens."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from http import HTTPStatus
+
+from app.problems import Refused
+from app.serving import Served
+from app.settings import Settings
+from app.telemetry import Telemetry
+from model_store.errors import ModelNotFound, StorageFailed, StoreError, VersionRefused
+from model_store.store import Store
+
+logger = logging.getLogger("plumbline")
+
+RETRY_AFTER = "5"
+
+
+class Live:
+    """The version that is served, and what keeps a newer one from it."""
+
+    def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
+        self.store, self.telemetry = store, telemetry
+        self._settings = settings
+        self._woken = asyncio.Event()
+        self.served: Served | None = None
+        self.trouble: str | None = None
+        self._last_error = ""
+
+    def current(self) -> Served:
+        """The version that answers now; raises Refused (503) before there is one."""
+        if self.served is None:
+            detail = "No verified version is loaded yet; /readyz says why."
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER})
+        return self.served
+
+    def look(self) -> None:
+        """Ask the store what is due, verify it beside the version that is live, and swap them in one go.
+
+        Blocks on the store and on verifying: call it in a thread. Anything wrong changes nothing but
+        `trouble`, the metrics and the log.
+        """
+        try:
+            fresh = None if self._is_due() else self.load_due()
+        except StoreError as error:
+            self._fail(error)
+            return
+        self.telemetry.store_answered(reachable=True)
+        self.trouble, self._last_error = None, ""
+        if fresh is not None:
+            self.served = fresh
+            self.telemetry.swapped(fresh.name, fresh.version, fresh.digest)
+            logger.info("serving %s version %s, digest %s", fresh.name, fresh.version, fresh.digest)
+
+    def load_due(self) -> Served:
+        """Load and verify the version that is due; raises StoreError."""
+        settings = self._settings
+        name = settings.name or (self.served.name if self.served else self.store.only_model())
+        if settings.version is None:
+            return Served(self.store.load_promoted(name), settings.max_rows)
+        return Served(self.store.load(name, settings.version), settings.max_rows)
+
+    def _is_due(self) -> bool:
+        """Whether the live version is the one that is due; raises StoreError."""
+        if self.served is None or self._settings.version is not None:
+            return self.served is not None
+        return self.served.digest == self.store.promoted(self.served.name).digest
+
+    def _fail(self, error: StoreError) -> None:
+        refused = isinstance(error, VersionRefused)
+        # Nothing in a store goes away, so a model that is served and is not there means no store is.
+        gone = isinstance(error, StorageFailed) or (self.served and isinstance(error, ModelNotFound))
+        self.telemetry.store_answered(reachable=not gone)
+        self.telemetry.failed()
+        self.trouble = f"{'a version is refused' if refused else 'the store'}: {type(error).__name__}"
+        if str(error) != self._last_error:
+            self._last_error = str(error)
+            kept = f"version {self.served.version} stays" if self.served else "nothing is served yet"
+            logger.warning("%s; %s", error, kept)
+
+    def wake(self) -> None:
+        """Look at once instead of at the next interval."""
+        self._woken.set()
+
+    async def follow(self, seconds: float) -> None:
+        """Look now and then, and whenever woken, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), seconds)
+            self._woken.clear()
+            try:
+                await asyncio.to_thread(self.look)
+            except Exception:
+                logger.exception("looking for a new version failed")

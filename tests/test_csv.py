@@ -1,0 +1,371 @@
+import csv
+import gzip
+import http.client
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.csv_stream import ADDED, LONGEST_RECORD, cells_of, split_records
+from model_store.manifest import Target
+from model_store.store import open_store
+from tests.conftest import inherited, serving, wait_until_ready
+from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_rows
+
+CSV = {"Content-Type": "text/csv"}
+HEADER = f"{AGE.name},{POWER.name},{FUEL.name}"
+GOOD = "4.0,90.5,diesel"
+LOG = Target(**TARGET.model_dump() | {"transform": "log"})
+
+
+@pytest.fixture(scope="module")
+def toy(mixed_service: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=mixed_service, timeout=60) as client:
+        yield client
+
+
+def post(client: httpx.Client, content: str | bytes | Iterator[bytes]) -> bytes:
+    answer = client.post("/predict/batch", content=content, headers=CSV)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    return answer.content
+
+
+def table(content: bytes) -> list[dict[str, str]]:
+    """The answer as Python's csv module reads it."""
+    text = content.decode("utf-8", "surrogateescape")
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def expected(client: httpx.Client, row: dict[str, Any]) -> dict[str, str]:
+    """What /predict answers, its numbers as the text they were sent in."""
+    answer = json.loads(client.post("/predict", json=row).text, parse_float=str, parse_int=str)
+    interval = answer["interval"]
+    numbers = {"prediction": answer["prediction"], "lower": interval["lower"], "upper": interval["upper"]}
+    return {**numbers, "error": ""}
+
+
+def added(row: dict[str, str]) -> dict[str, str]:
+    return {name: row[name] for name in ADDED}
+
+
+def good_answer(client: httpx.Client) -> dict[str, str]:
+    return expected(client, {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"})
+
+
+def is_spoiled(row: dict[str, str]) -> bool:
+    return (row["prediction"], row["lower"], row["upper"]) == ("", "", "") and row["error"] != ""
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [AGE.name, POWER.name, FUEL.name], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def test_every_row_of_a_csv_gets_the_bits_that_predict_gives_it(toy: httpx.Client) -> None:
+    rows = toy_rows(50, seed=9)
+    answers = table(post(toy, as_csv(rows)))
+    assert [added(answer) for answer in answers] == [expected(toy, row) for row in rows]
+
+
+def test_the_lines_come_back_as_they_were_with_four_columns_behind_them(toy: httpx.Client) -> None:
+    lines = as_csv(toy_rows(50, seed=10)).splitlines()
+    answers = post(toy, "\n".join(lines)).decode().splitlines()
+    assert answers[0] == f"{lines[0]},prediction,lower,upper,error"
+    assert all(answer.startswith(f"{line},") for line, answer in zip(lines, answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b"plain",
+        b"",
+        b" spaces ",
+        b'"a,b"',
+        b'"say ""hi"""',
+        b'"two\nlines"',
+        b'"two\r\nlines"',
+        b'""',
+        b'a"b',
+        b"\xff\xfe\x80",
+        b"\xed\xa0\x80",
+        "🚗 ñ \u2028".encode(),
+        b"\x00",
+        b"=1+1",
+        b"\x0b\x0c\x1c\x85",
+    ],
+)
+def test_extra_columns_pass_through_byte_for_byte(toy: httpx.Client, cell: bytes) -> None:
+    header, row = f"{HEADER},extra,last".encode(), GOOD.encode() + b"," + cell + b",z"
+    answer = post(toy, header + b"\n" + row + b"\n" + row + b"\n")
+    numbers = ",".join(good_answer(toy).values()).encode()
+    assert answer == header + b",prediction,lower,upper,error\n" + 2 * (row + b"," + numbers + b"\n")
+
+
+def test_columns_come_in_any_order_among_others(toy: httpx.Client) -> None:
+    answer = post(toy, f"a,{FUEL.name},b,{POWER.name},{AGE.name}\n1,diesel,2,90.5,4\n")
+    assert added(table(answer)[0]) == good_answer(toy)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_line_ends_stay_what_they_are(toy: httpx.Client, end: str, *, last: bool) -> None:
+    answer = post(toy, end.join([HEADER, GOOD, GOOD]) + end * last).decode()
+    lines = answer.split(end)
+    assert lines[-1] == ""
+    assert len(lines) == 4
+    assert not any("\r" in line or "\n" in line for line in lines)
+    assert [added(row) for row in table(answer.encode())] == [good_answer(toy)] * 2
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(toy: httpx.Client) -> None:
+    answer = post(toy, f"{HEADER}\n{GOOD}\n".encode("utf-8-sig"))
+    assert added(table(answer.removeprefix(b"\xef\xbb\xbf"))[0]) == good_answer(toy)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_stay_blank(toy: httpx.Client, end: str) -> None:
+    answer = post(toy, end.join([HEADER, "", GOOD, "", "", GOOD, ""])).decode()
+    lines = answer.split(end)
+    assert [bool(line) for line in lines] == [True, False, True, False, False, True, False]
+    assert [added(row) for row in table(answer.encode())] == [good_answer(toy)] * 2
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_header_alone_is_answered_with_the_header(toy: httpx.Client, end: str) -> None:
+    assert post(toy, HEADER + end).decode() == f"{HEADER},prediction,lower,upper,error{end or chr(10)}"
+
+
+def test_an_empty_body_is_refused(toy: httpx.Client) -> None:
+    answer = toy.post("/predict/batch", content=b"", headers=CSV)
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [
+        (f"{POWER.name},{FUEL.name}", "'age' is missing"),
+        (f"AGE,{POWER.name},{FUEL.name}", "another case or spelling"),
+        (f"age ,{POWER.name},{FUEL.name}", "another case or spelling"),
+        (f"{HEADER},age", "'age' comes twice"),
+        (f"{HEADER},prediction", "'prediction' is in the way"),
+        (f"{HEADER},error", "'error' is in the way"),
+        ("\x00", "'age' is missing"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused_with_a_reason(
+    toy: httpx.Client, header: str, word: str
+) -> None:
+    answer = toy.post("/predict/batch", content=f"MARKER,{header}\n1,{GOOD},1\n", headers=CSV)
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert any(word in fault["detail"] for fault in answer.json()["errors"])
+    assert "MARKER" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "4.0,90.5",
+        "MARKER",
+        "4.0,90.5,diesel,MARKER",
+        ",90.5,diesel",
+        "4.0,,diesel",
+        "4.0,90.5,",
+        "4.0,null bhp,diesel",
+        "1e400,90.5,diesel",
+        "-1e400,90.5,diesel",
+        "nan,90.5,diesel",
+        "inf,90.5,diesel",
+        "-Infinity,90.5,diesel",
+        "true,90.5,diesel",
+        "1_000,90.5,diesel",
+        "0x10,90.5,diesel",
+        "1e,90.5,diesel",
+        "MARKER,90.5,diesel",
+        "4.0,90.5,MARKER",
+        "4.0,90.5,Diesel",
+    ],
+)
+def test_a_row_that_cannot_be_read_spoils_itself_alone_and_is_not_echoed(toy: httpx.Client, row: str) -> None:
+    answer = post(toy, f"{HEADER}\n{GOOD}\n{row}\n{GOOD}\n")
+    spoiled = answer.decode().split("\n")[2]
+    assert spoiled.startswith(row)
+    assert "MARKER" not in spoiled.removeprefix(row)
+    first, _, last = table(answer)
+    assert added(first) == added(last) == good_answer(toy)
+    cells = next(csv.reader([spoiled], strict=False))
+    assert cells[-4:-1] == ["", "", ""]
+    assert cells[-1] != ""
+
+
+def test_a_row_with_too_few_cells_has_its_error_in_the_column_error(toy: httpx.Client) -> None:
+    rows = table(post(toy, f"{HEADER},extra\n4.0\n{GOOD}\n"))
+    assert all(is_spoiled(row) for row in rows)
+    assert [row["error"].split()[0] for row in rows] == ["1", "3"]
+
+
+@pytest.mark.parametrize("cell", ["4.0 years", '"4"', "4.", "+4", "4e0", " 4 ", "4years"])
+def test_a_number_is_read_as_training_reads_it(toy: httpx.Client, cell: str) -> None:
+    assert added(table(post(toy, f"{HEADER}\n{cell},90.5,diesel\n"))[0]) == good_answer(toy)
+
+
+def test_a_category_in_quotes_may_hold_a_comma(toy: httpx.Client) -> None:
+    answer = table(post(toy, f'{HEADER}\n4.0,90.5,"a,b"\n'))
+    assert added(answer[0]) == expected(toy, {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "a,b"})
+
+
+def test_a_missing_number_is_filled_where_the_model_has_a_filling(tmp_path: Path) -> None:
+    opened = open_store(str(tmp_path / "store"))
+    filled = AGE.model_copy(update={"fill": 3.25})
+    opened.promote("toy", publish_toy(opened, features=(filled, POWER, FUEL)).version)
+    cells = ["", "null", "null years", "nan", "NA", "3.25"]
+    with serving(tmp_path / "store") as url, httpx.Client(base_url=url) as client:
+        answers = table(post(client, "\n".join([HEADER, *(f"{cell},90.5,diesel" for cell in cells)])))
+        null = expected(client, {AGE.name: None, POWER.name: 90.5, FUEL.name: "diesel"})
+    assert [added(answer) for answer in answers] == [null] * len(cells)
+
+
+def test_a_row_that_overflows_the_model_spoils_itself_alone(toy: httpx.Client) -> None:
+    first, far, last = table(post(toy, f"{HEADER}\n{GOOD}\n-1.7e308,1.7e308,diesel\n{GOOD}\n"))
+    good = good_answer(toy)
+    single = toy.post("/predict", json={AGE.name: -1.7e308, POWER.name: 1.7e308, FUEL.name: "diesel"})
+    assert added(first) == added(last) == good
+    assert is_spoiled(far) == (single.status_code == 422)
+
+
+def test_a_quote_that_never_closes_spoils_its_own_line(toy: httpx.Client) -> None:
+    answer = post(toy, f'{HEADER},extra\n{GOOD},x\n{GOOD},"open\n{GOOD},x\n{GOOD},x')
+    lines = answer.decode().split("\n")
+    assert [line.endswith(",") for line in lines[1:5]] == [True, False, True, True]
+
+
+def test_a_quote_that_never_closes_in_a_long_file_is_given_up_after_the_longest_record(
+    toy: httpx.Client,
+) -> None:
+    count = 2 * LONGEST_RECORD // len(GOOD)
+    answer = post(toy, f'{HEADER}\n4.0,90.5,"diesel\n' + f"{GOOD}\n" * count)
+    lines = answer.decode().split("\n")
+    numbers = ",".join(good_answer(toy).values())
+    assert lines[1].startswith('4.0,90.5,"diesel,')
+    assert lines[2:] == [f"{GOOD},{numbers}"] * count + [""]
+
+
+def test_the_headers_name_the_model_and_the_version(toy: httpx.Client) -> None:
+    answer = toy.post("/predict/batch", content=f"{HEADER}\n{GOOD}\n", headers=CSV)
+    assert (answer.headers["X-Model"], answer.headers["X-Model-Version"]) == ("toy", "1")
+
+
+def test_a_compressed_csv_is_refused(toy: httpx.Client) -> None:
+    headers = {**CSV, "Content-Encoding": "gzip"}
+    answer = toy.post("/predict/batch", content=gzip.compress(HEADER.encode()), headers=headers)
+    assert answer.status_code == 415
+
+
+def test_a_csv_cut_anywhere_on_its_way_gets_the_same_answer(toy: httpx.Client) -> None:
+    body = f'\ufeff{HEADER},x\r\n{GOOD},"ñ🚗\r\n"""\r\n\r\n,,\r\n{GOOD},é'.encode()
+    whole = post(toy, body)
+    for cut in range(1, len(body)):
+        assert post(toy, iter([body[:cut], body[cut:]])) == whole, cut
+    assert post(toy, (bytes([byte]) for byte in body)) == whole
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='a",\n\r', max_size=60))
+def test_records_and_their_rest_are_the_text(text: str) -> None:
+    records, rest = split_records(text)
+    assert "".join(f"{record}\n" for record in records) + rest == text
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.text('ab",\n é', max_size=5), min_size=2, max_size=4), max_size=6))
+def test_records_of_a_well_formed_csv_are_the_rows_of_pythons_csv(rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    records, rest = split_records(text.getvalue())
+    assert rest == ""
+    assert [cells_of(record) for record in records] == rows
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='a",\n', max_size=40), st.integers(0, 40))
+def test_records_do_not_depend_on_where_the_text_is_cut(text: str, cut: int) -> None:
+    first, rest = split_records(text[:cut])
+    second, left = split_records(rest + text[cut:])
+    assert ([*first, *second], left) == split_records(text)
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection.putrequest("POST", "/predict/batch")
+    connection.putheader("Content-Type", "text/csv")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    return connection
+
+
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(content), content)
+
+
+def test_the_first_rows_come_back_before_the_last_are_sent(mixed_service: str) -> None:
+    connection, many = connect(mixed_service), 20_000
+    connection.send(chunk(f"{HEADER}\n".encode() + f"{GOOD}\n".encode() * many))
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert answer.readline().decode() == f"{HEADER},prediction,lower,upper,error\n"
+    assert answer.readline().decode().startswith(f"{GOOD},")
+    connection.send(chunk(f"{GOOD}\n".encode()) + b"0\r\n\r\n")
+    assert answer.read().count(b"\n") == many
+    connection.close()
+
+
+def test_a_client_that_goes_away_in_the_middle_does_not_hurt_the_service(
+    first_model: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "app", "--store", str(first_model), "--port", url.rpartition(":")[2]]
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=inherited())
+        try:
+            wait_until_ready(process, url)
+            for content in (b"", b"Kilometers_Driven\n", b"Kilometers_Driven\n" + b"57000\n" * 100_000):
+                connection = connect(url)
+                connection.send(chunk(content) if content else b"")
+                connection.close()
+            answer = httpx.post(f"{url}/predict", json={"Kilometers_Driven": 57000})
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+    assert answer.status_code == 200
+    assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+def test_all_rows_of_the_real_test_file_are_answered(first_service: str, used_cars: Path) -> None:
+    content = (used_cars / "test-data.csv").read_bytes()
+    with httpx.Client(base_url=first_service, timeout=60) as client:
+        given, answers = table(content), table(post(client, content))
+        assert len(answers) == 1234
+        for row, answer in zip(given[::100], answers[::100], strict=True):
+            km = float(row["Kilometers_Driven"])
+            assert added(answer) == expected(client, {"Kilometers_Driven": km})
+    assert [{name: answer[name] for name in given[0]} for answer in answers] == given
+    assert not any(answer["error"] for answer in answers)
