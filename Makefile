@@ -27,6 +27,7 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.large_requests
 
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \
