@@ -161,7 +161,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
     async def model(request: Request) -> Response:
         """Describe the served version: inputs, target, training, scores, digest."""
         served = live.current()
-        return conditional(request, served.etag, served.description, JSON)
+        return conditional(request, served.description, JSON)
 
     @routes.get(
         "/model/versions",
@@ -186,17 +186,17 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         served = live.current()
         if served.report is None:
             raise Refused(HTTPStatus.NOT_FOUND, "The served version has no report.")
-        return conditional(request, served.etag, served.report, HTML)
+        return conditional(request, served.report, HTML)
 
     @routes.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         """Show the served version: a page for a browser, the body of /model for everybody else."""
         served = live.current()
-        if "text/html" not in request.headers.get("accept", ""):
-            answer = conditional(request, served.etag, served.description, JSON)
-            answer.headers["Vary"] = "Accept"
-            return answer
-        return HTMLResponse(page(served), headers={"Cache-Control": "no-cache", "Vary": "Accept"})
+        is_browser = "text/html" in request.headers.get("accept", "")
+        shown = (page(served).encode(), HTML) if is_browser else (served.description, JSON)
+        answer = conditional(request, *shown)
+        answer.headers["Vary"] = "Accept"
+        return answer
 
 
 def add_health(routes: APIRouter, live: Live) -> None:
@@ -230,7 +230,7 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
     async def openapi(request: Request) -> Response:
         """The OpenAPI document for the served version."""
         served = live.current()
-        return conditional(request, served.etag, document(served), JSON)
+        return conditional(request, document(served), JSON)
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

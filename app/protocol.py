@@ -1,11 +1,15 @@
 """What HTTP lets in and what every answer has: a request's body and its limits, an id, HEAD, conditions."""
 
+import asyncio
+import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from io import BytesIO
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import Refused
 
+MOST_ON_DISK, MOST_IN_MEMORY, TAKEN_AT_ONCE = 2**30, 2**20, 2**16
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -78,8 +83,9 @@ def is_unchanged(request: Request, etag: str) -> bool:
     return etag in known or "*" in known
 
 
-def conditional(request: Request, etag: str, content: bytes, media_type: str) -> Response:
-    """The content with its strong ETag, or 304 if the caller has it."""
+def conditional(request: Request, content: bytes, media_type: str) -> Response:
+    """The content with its SHA-256 as strong ETag, or 304 if the caller has it."""
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if is_unchanged(request, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -95,8 +101,77 @@ class Streamed(Response):
         self._parts = parts
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send each part as soon as it is there."""
+        """Send each part as soon as the caller takes it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for part in self._parts:
+        async for part in ahead(self._parts):
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def ahead(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The parts, made ahead of a caller who takes none before having sent the whole request."""
+    backlog = Backlog()
+
+    async def fill() -> None:
+        async for part in parts:
+            await backlog.put(part)
+
+    filling = asyncio.create_task(fill())
+    filling.add_done_callback(lambda _: backlog.changed.set())
+    try:
+        while not filling.done() or backlog.length:
+            while part := backlog.take():
+                yield part
+            backlog.changed.clear()
+            if not filling.done():
+                await backlog.changed.wait()
+        await filling
+    finally:
+        filling.cancel()
+        backlog.close()
+
+
+class Backlog:
+    """Bytes that wait to be taken, in an unnamed file; few, and in memory, where no file can be made."""
+
+    def __init__(self) -> None:
+        self._file = scratch_file()
+        self._limit = MOST_IN_MEMORY if isinstance(self._file, BytesIO) else MOST_ON_DISK
+        self._start = self._end = 0
+        self.changed, self._taken = asyncio.Event(), asyncio.Event()
+
+    @property
+    def length(self) -> int:
+        """How many bytes wait."""
+        return self._end - self._start
+
+    async def put(self, part: bytes) -> None:
+        """Add a part, as soon as there is room for it."""
+        while self.length > self._limit:
+            self._taken.clear()
+            await self._taken.wait()
+        self._file.seek(self._end)
+        self._end += self._file.write(part)
+        self.changed.set()
+
+    def take(self) -> bytes:
+        """The first bytes that wait; none if there are none."""
+        self._file.seek(self._start)
+        part = self._file.read(TAKEN_AT_ONCE)
+        self._start += len(part)
+        if self._start == self._end:
+            self._start = self._end = self._file.truncate(0)
+        self._taken.set()
+        return part
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._file.close()
+
+
+def scratch_file() -> IO[bytes]:
+    """A file that goes away when it is closed; on a read-only file system one in memory."""
+    try:
+        return TemporaryFile()
+    except OSError:
+        return BytesIO()

@@ -59,11 +59,6 @@ class Served:
         self.name, self.version = version.manifest.name, str(version.manifest.version)
         self.digest, self.report = version.digest, version.report
 
-    @property
-    def etag(self) -> str:
-        """The strong entity tag of everything that is made from this version alone."""
-        return f'"{self.digest}"'
-
     def predict(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict`; raises Refused."""
         return msgspec.json.encode(self._prediction(self._decoder.row(body)))

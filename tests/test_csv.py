@@ -1,3 +1,4 @@
+import asyncio
 import csv
 import gzip
 import http.client
@@ -7,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app import protocol
 from app.csv_stream import ADDED, LONGEST_RECORD, cells_of, split_records
 from model_store.manifest import Target
 from model_store.store import open_store
@@ -333,6 +335,56 @@ def test_the_first_rows_come_back_before_the_last_are_sent(mixed_service: str) -
     connection.send(chunk(f"{GOOD}\n".encode()) + b"0\r\n\r\n")
     assert answer.read().count(b"\n") == many
     connection.close()
+
+
+def test_a_caller_that_sends_everything_before_it_reads_gets_everything(mixed_service: str) -> None:
+    connection, block, blocks = connect(mixed_service), f"{GOOD}\n".encode() * 10_000, 60
+    connection.send(chunk(f"{HEADER}\n".encode()))
+    for _ in range(blocks):
+        connection.send(chunk(block))
+    connection.send(b"0\r\n\r\n")
+    lines = connection.getresponse().read().splitlines()
+    connection.close()
+    assert len(lines) == 10_000 * blocks + 1
+    assert lines[1].startswith(f"{GOOD},".encode())
+    assert set(lines[1:]) == {lines[1]}
+
+
+@pytest.mark.parametrize("has_disk", [True, False])
+def test_what_is_made_ahead_comes_whole_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, *, has_disk: bool
+) -> None:
+    def refuse() -> NoReturn:
+        raise FileNotFoundError
+
+    if not has_disk:
+        monkeypatch.setattr(protocol, "TemporaryFile", refuse)
+    made = [bytes([number]) * 100_000 for number in range(100)]
+
+    async def parts() -> AsyncIterator[bytes]:
+        for part in made:
+            yield part
+
+    async def taken_slowly() -> bytes:
+        taken = []
+        async for part in protocol.ahead(parts()):
+            taken.append(part)
+            await asyncio.sleep(0)
+        return b"".join(taken)
+
+    assert asyncio.run(taken_slowly()) == b"".join(made)
+
+
+def test_what_breaks_while_it_is_made_breaks_the_answer() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise ZeroDivisionError
+
+    async def taken() -> list[bytes]:
+        return [part async for part in protocol.ahead(parts())]
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(taken())
 
 
 def test_a_client_that_goes_away_in_the_middle_does_not_hurt_the_service(

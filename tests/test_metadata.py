@@ -108,11 +108,11 @@ def test_the_model_is_described_as_its_manifest_does(first_model: Path, first_se
     assert answer.keys() == manifest.keys() - {"schema_version", "version", "golden", "files", "checksum"}
 
 
-def test_the_etag_is_the_digest_which_is_the_sha256_of_the_manifest(
-    first_model: Path, first_service: str
-) -> None:
-    answer = httpx.get(f"{first_service}/model")
-    assert answer.headers["ETag"] == f'"{hashlib.sha256(manifest_of(first_model)).hexdigest()}"'
+@pytest.mark.parametrize("path", ["/model", "/model/report", "/openapi.json", "/"])
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+def test_the_etag_is_the_sha256_of_what_is_sent(first_service: str, path: str, accept: str) -> None:
+    answer = httpx.get(f"{first_service}{path}", headers={"Accept": accept})
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
 
 
 def test_a_model_without_scores_says_so(toy: httpx.Client) -> None:
