@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from model_store.store import Store, open_store
+from tests.browser import chromium
 from tests.toys import publish_toy
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -156,6 +158,13 @@ def mixed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     opened.promote("toy", publish_toy(opened).version)
     with serving(store) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the pages; no longer than a module, because its loop forbids all others."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

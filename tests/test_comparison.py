@@ -6,10 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser
 
-from tests.test_report import HOSTILE, assert_quiet, assert_self_contained, browser, numbers_of, text_of
+from tests.test_report import HOSTILE, assert_quiet, assert_self_contained, numbers_of, text_of
 from training.comparison import EXPLAINED, Run, Surface, arrival, comparison_html, no_higher
-
-__all__ = ["browser"]
 
 RNG = np.random.default_rng(0)
 X = np.column_stack([RNG.normal(size=200), np.ones(200)])

@@ -8,18 +8,12 @@ import pytest
 from playwright.sync_api import Browser, Locator
 
 from model_store.store import Store
-from tests.browser import Visit, chromium, visiting
+from tests.browser import Visit, visiting
 from tests.conftest import serving
 from tests.toys import AGE, FUEL, POWER, publish_toy
 
 ROW = {AGE.name: AGE.example, POWER.name: POWER.example, FUEL.name: FUEL.example}
 KEY = "a+long/key=="
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

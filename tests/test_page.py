@@ -9,17 +9,11 @@ from playwright.sync_api import Browser
 from model_store.manifest import Description, Linear
 from model_store.predictor import dump_weights
 from model_store.store import Store
-from tests.browser import Visit, chromium, visiting
+from tests.browser import Visit, visiting
 from tests.conftest import serving
 from tests.toys import AGE, FEATURES, FUEL, POWER, toy_description, toy_weights
 
 ROW = {AGE.name: AGE.example, POWER.name: POWER.example, FUEL.name: FUEL.example}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

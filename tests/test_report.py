@@ -1,12 +1,11 @@
 import html
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Browser, Route
 
 from model_store.manifest import (
     SCHEMA_VERSION,
@@ -33,7 +32,6 @@ METRICS = Metrics(
     predict_the_mean=Scores(mse=36.0, rmse=6.0, mae=5.4321, r2=-0.01234),
     least_squares=Scores(mse=6.3, rmse=2.50998, mae=1.9, r2=0.7511),
 )
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
 def training(**changes: Any) -> Training:
@@ -116,17 +114,6 @@ def assert_self_contained(page: bytes) -> None:
     ids = re.findall(r' id="([^"]*)"', tags)
     assert len(ids) == len(set(ids))
     assert {target[1:] for target in targets if target[0] == "#"} <= set(ids)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium here: install Debian's package to test the pages in a browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        yield browser
-        browser.close()
 
 
 def assert_quiet(browser: Browser, page: bytes, width: int) -> None:
