@@ -5,8 +5,6 @@ It follows later promotions; SIGHUP makes it look at once. Exit codes: 0 stopped
 """
 
 import argparse
-import json
-import logging
 import os
 import shlex
 import signal
@@ -20,13 +18,11 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from app.live import Live
-from app.main import UsageError, build_from, configure_logging, create_app, read_settings
+from app.main import UsageError, build_from, configure_logging, create_app, log_settings, read_settings
 from app.settings import Settings
 from app.telemetry import Telemetry
 from model_store.errors import StoreError
 from model_store.store import open_store
-
-logger = logging.getLogger("plumbline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,9 +60,7 @@ def serve(live: Live, settings: Settings, listener: socket.socket) -> int:
     # Until there is a loop that can heed it; nobody's look is lost, the first is yet to come.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logging(settings.log_level)
-    logger.info("settings %s", json.dumps(settings.model_dump(mode="json")))
-    if not settings.key_digests and not is_loopback(settings.host):
-        logger.warning("ANYBODY who reaches %s may call: no PLUMBLINE_API_KEYS are set", settings.host)
+    log_settings(settings, is_local=is_loopback(settings.host))
     live.look()
     announce(live, settings, listener)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,6 +94,7 @@ def configure(application: Callable[..., Any], settings: Settings) -> uvicorn.Co
         http="httptools",
         access_log=False,
         log_level=settings.log_level,
+        ws="none",
     )
 
 

@@ -21,7 +21,7 @@ class Access:
         """Whether a key is asked for at all."""
         return bool(self._digests)
 
-    def check(self, connection: HTTPConnection) -> None:
+    async def check(self, connection: HTTPConnection) -> None:
         """Raise Refused (401) unless the request has a known key; comparing takes the same time for each."""
         if not self._digests:
             return

@@ -21,7 +21,7 @@ from app.protocol import conditional, read_body
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings
-from model_store.errors import NothingPromoted, StoreError
+from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 JSON, CSV, HTML, PLAIN = (
     "application/json",
@@ -47,10 +47,21 @@ def problem(description: str) -> dict[str, Any]:
     return {"description": description, **body("Problem", problems.MEDIA_TYPE)}
 
 
+def header(name: str, description: str, kind: str = "string") -> dict[str, Any]:
+    """A header of an answer in the OpenAPI document."""
+    return {"headers": {name: {"description": description, "schema": {"type": kind}}}}
+
+
 CSV_BODY = {CSV: {"schema": {"type": "string", "description": "The columns' names, then a row a line."}}}
-NOT_READY: dict[int | str, dict[str, Any]] = {503: problem("No verified version is loaded yet.")}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: problem("No verified version is loaded yet.") | header("Retry-After", "Seconds to wait.", "integer")
+}
+NO_STORE: dict[int | str, dict[str, Any]] = {
+    503: problem("No verified version is loaded yet, or the store cannot be read.")
+}
+ETAG = header("ETag", "Changes with what is sent; for If-None-Match.")
 KNOWN: dict[int | str, dict[str, Any]] = {
-    304: {"description": "It is what If-None-Match names."},
+    304: {"description": "It is what If-None-Match names.", **ETAG},
     **NOT_READY,
 }
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -62,6 +73,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 HEALTH: dict[int | str, dict[str, Any]] = {200: {"description": "It is so.", **body("Health")}}
 READINESS = HEALTH | {503: {"description": "It is not so; `detail` says what fails.", **body("Health")}}
+TEXT_HTML = {"text/html": {"schema": {"type": "string"}}}
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
@@ -81,17 +93,14 @@ def router(live: Live, settings: Settings, access: Access) -> APIRouter:
         {401: problem("A key is due.")} if access.is_restricted else {}
     )
 
-    async def check_key(request: Request) -> None:
-        access.check(request)
-
     keyed = APIRouter(
-        default_response_class=Response, dependencies=[Depends(check_key)], responses=refused_keys
+        default_response_class=Response, dependencies=[Depends(access.check)], responses=refused_keys
     )
     add_predictions(keyed, live, settings)
     add_metadata(keyed, live)
     routes.include_router(keyed)
     add_health(routes, live)
-    metrics_dependencies = [] if settings.metrics_open else [Depends(check_key)]
+    metrics_dependencies = [] if settings.metrics_open else [Depends(access.check)]
 
     @routes.get(
         "/metrics",
@@ -144,6 +153,8 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
     async def predict_batch(request: Request) -> Response:
         """Predict for many rows, given as instances, as columns or as a CSV of any length."""
         served = live.current()
+        if "explain" in request.query_params:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Only /predict explains, one row at a time.")
         if media_type(request) == CSV:
             return await answer_csv(served, request)
         rows = await read_body(request, settings.max_body_bytes)
@@ -156,7 +167,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
     @routes.get(
         "/model",
         operation_id="model",
-        responses={200: {"description": "The served version.", **body("ServedModel")}, **KNOWN},
+        responses={200: {"description": "The served version.", **body("ServedModel"), **ETAG}, **KNOWN},
     )
     async def model(request: Request) -> Response:
         """Describe the served version: inputs, target, training, scores, digest."""
@@ -166,7 +177,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
     @routes.get(
         "/model/versions",
         operation_id="model_versions",
-        responses={200: {"description": "The versions.", **body("Versions")}, **NOT_READY},
+        responses={200: {"description": "The versions.", **body("Versions")}, **NO_STORE},
     )
     async def versions() -> Response:
         """List the versions in the store, and say which is promoted and which answers."""
@@ -176,7 +187,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         "/model/report",
         operation_id="model_report",
         responses={
-            200: {"description": "The report.", "content": {"text/html": {"schema": {"type": "string"}}}},
+            200: {"description": "The report.", "content": TEXT_HTML, **ETAG},
             404: problem("The served version has no report."),
             **KNOWN,
         },
@@ -187,16 +198,6 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         if served.report is None:
             raise Refused(HTTPStatus.NOT_FOUND, "The served version has no report.")
         return conditional(request, served.report, HTML)
-
-    @routes.get("/", include_in_schema=False)
-    async def index(request: Request) -> Response:
-        """Show the served version: a page for a browser, the body of /model for everybody else."""
-        served = live.current()
-        is_browser = "text/html" in request.headers.get("accept", "")
-        shown = (page(served).encode(), HTML) if is_browser else (served.description, JSON)
-        answer = conditional(request, *shown)
-        answer.headers["Vary"] = "Accept"
-        return answer
 
 
 def add_health(routes: APIRouter, live: Live) -> None:
@@ -220,7 +221,7 @@ def add_health(routes: APIRouter, live: Live) -> None:
 
 
 def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
-    """The OpenAPI document and its page; open, since the page asks for the key."""
+    """The OpenAPI document and the pages; open, since a browser shows no key: the pages ask for it."""
 
     @lru_cache(maxsize=1)
     def document(served: Served) -> bytes:
@@ -230,7 +231,20 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
     async def openapi(request: Request) -> Response:
         """The OpenAPI document for the served version."""
         served = live.current()
-        return conditional(request, document(served), JSON)
+        return conditional(request, await asyncio.to_thread(document, served), JSON)
+
+    @routes.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        """Show the served version: a page for a browser, the body of /model for everybody else."""
+        served = live.current()
+        if "text/html" in request.headers.get("accept", ""):
+            shown = page(served, is_restricted=access.is_restricted)
+            answer = conditional(request, shown.encode(), HTML)
+        else:
+            await access.check(request)
+            answer = conditional(request, served.description, JSON)
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -257,11 +271,11 @@ def media_type(request: Request) -> str:
 
 def wants_explanation(request: Request) -> bool:
     """The query's `explain`; raises Refused unless it is true or false."""
-    given = request.query_params.get("explain", "false")
-    if given not in {"true", "false"}:
+    given = request.query_params.getlist("explain")
+    if given not in ([], ["true"], ["false"]):
         detail = "The query's 'explain' is true or false."
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [Fault("", "explain: true or false is due")])
-    return given == "true"
+    return given == ["true"]
 
 
 async def off_loop(work: Callable[[bytes], bytes], request_body: bytes) -> bytes:
@@ -277,7 +291,7 @@ def list_versions(live: Live) -> bytes:
     try:
         numbers = live.store.versions(served.name)
         promoted: str | None = str(live.store.promoted(served.name).version)
-    except NothingPromoted:
+    except (NothingPromoted, PromotionInvalid):
         promoted = None
     except StoreError:
         detail = "The store cannot be read; the served version goes on answering."

@@ -1,13 +1,14 @@
 """`text/csv` in, the same CSV out with `prediction`, `lower`, `upper` and `error` added, in bounded memory.
 
 Cells are read as training read them, units and all. A row that cannot be answered has an empty prediction and
-says why in its `error`; the others are answered.
+says why in its `error`; the others are answered. A line that is no row, because a quote in it does not close
+or it has too many cells, comes back whole in the first column.
 """
 
 import asyncio
 import re
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
 from itertools import compress
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from app.faults import expected
-from app.problems import Fault, Refused
+from app.faults import LONGEST_NAME, expected
+from app.problems import MOST_FAULTS, Fault, Refused
 from app.protocol import Streamed, refuse_compressed
 from app.serving import Served
 from model_store.cells import read_number
@@ -27,7 +28,8 @@ from model_store.manifest import Feature, NumericFeature, is_fillable
 
 ADDED = ("prediction", "lower", "upper", "error")
 LONGEST_RECORD = 2**20
-BLOCK_CHARACTERS = 2**16
+BLOCK_CHARACTERS, BLOCK_RECORDS = 2**16, 2**14
+MOST_COMPARED = 1000
 PLAIN = frozenset("0123456789+-.eE")
 
 # RFC 4180: a field in quotes may hold commas, line ends and doubled quotes.
@@ -43,7 +45,7 @@ async def answer_csv(served: Served, request: Request) -> Streamed:
     first: list[str] = await anext(blocks, [])
     if not first:
         raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is due.")
-    table = CsvTable(served, first[0])
+    table = await asyncio.to_thread(CsvTable, served, first[0])
 
     async def parts() -> AsyncIterator[bytes]:
         yield table.header + await asyncio.to_thread(table.answer, first[1:])
@@ -56,16 +58,17 @@ async def answer_csv(served: Served, request: Request) -> Streamed:
 
 async def record_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
     """The records of a CSV, without their line ends, as many at a time as there are in a block of text."""
-    rest = ""
+    records = Records()
     async for text in text_blocks(chunks):
-        records, rest = split_records(rest + text)
-        if records:
-            yield records
-    while rest:
-        records, rest = split_records(rest if rest.endswith("\n") else f"{rest}\n")
-        if not records:
-            records, rest = split_line(rest)
-        yield records
+        for block in blocks_of(records.feed(text)):
+            yield block
+    for block in blocks_of(records.end()):
+        yield block
+
+
+def blocks_of(records: list[str]) -> Iterator[list[str]]:
+    """The records, not too many at a time."""
+    return (records[start : start + BLOCK_RECORDS] for start in range(0, len(records), BLOCK_RECORDS))
 
 
 async def text_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -91,16 +94,49 @@ def split_records(text: str) -> tuple[list[str], str]:
     while found := RECORD.match(text, position):
         records.append(found[0][:-1])
         position = found.end()
-    rest = text[position:]
-    if len(rest) > LONGEST_RECORD:
-        records, rest = [*records, *split_line(rest)[0]], split_line(rest)[1]
-    return records, rest
+    return records, text[position:]
 
 
-def split_line(text: str) -> tuple[list[str], str]:
-    """The first line, which is no record because a quote in it does not close, and what is left."""
-    line, _, rest = text.partition("\n")
-    return [line], rest
+class Records:
+    """Puts the records of a CSV together from blocks of its text.
+
+    A line that is none, because a quote in it does not close within LONGEST_RECORD or because it is longer,
+    becomes a record of one cell; what is beyond that length is left out.
+    """
+
+    def __init__(self) -> None:
+        self._rest, self._is_cut = "", False
+
+    def feed(self, text: str) -> list[str]:
+        """The records that are complete with this text."""
+        if self._is_cut:
+            _, end, text = text.partition("\n")
+            self._is_cut = not end
+        records, self._rest = split_records(self._rest + text)
+        while len(self._rest) > LONGEST_RECORD:
+            line, end, rest = self._rest.partition("\n")
+            more, self._rest = split_records(rest)
+            records += [one_cell(line), *more]
+            self._is_cut = not end
+        return records
+
+    def end(self) -> list[str]:
+        """The records that the end of the text completes."""
+        rest = self._rest if self._rest.endswith("\n") or not self._rest else f"{self._rest}\n"
+        records: list[str] = []
+        while rest:
+            more, rest = split_records(rest)
+            records += more
+            if rest:
+                line, _, rest = rest.partition("\n")
+                records.append(one_cell(line))
+        return records
+
+
+def one_cell(line: str) -> str:
+    """A record with the line for its only cell."""
+    kept = line[:LONGEST_RECORD].removesuffix("\r")
+    return f'"{escaped(kept)}"'
 
 
 def cells_of(record: str) -> list[str]:
@@ -122,15 +158,16 @@ class CsvTable:
     def __init__(self, served: Served, header: str) -> None:
         self._served = served
         self._line_end = "\r\n" if header.endswith("\r") else "\n"
-        header = header.removesuffix("\r").removeprefix("\ufeff")
-        self._names = cells_of(header)
+        header = header.removesuffix("\r")
+        self._names = cells_of(header.removeprefix("\ufeff"))
         self._check(served.manifest.features)
         self._positions = [self._names.index(feature.name) for feature in served.manifest.features]
         self.header = f"{header},{','.join(ADDED)}{self._line_end}".encode("utf-8", "surrogateescape")
 
     def _check(self, features: Sequence[Feature]) -> None:
+        missing = [feature.name for feature in features if feature.name not in self._names]
         faults = [
-            *(self._missing(feature.name) for feature in features if feature.name not in self._names),
+            *map(self._missing, missing[:MOST_FAULTS]),
             *(
                 Fault("", f"the column {feature.name!r} comes twice")
                 for feature in features
@@ -147,7 +184,7 @@ class CsvTable:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
 
     def _missing(self, name: str) -> Fault:
-        given = [other[:200].strip().casefold() for other in self._names]
+        given = [other[:LONGEST_NAME].strip().casefold() for other in self._names[:MOST_COMPARED]]
         nearest = get_close_matches(name.casefold(), given, n=1)
         hint = ": one of another case or spelling is there" if nearest else ""
         return Fault("", f"the column {name!r} is missing{hint}")
@@ -158,8 +195,13 @@ class CsvTable:
         rows = [cells_of(line) for line in lines]
         width = len(self._names)
         errors = {
-            index: f"{len(row)} cells, {width} are due" for index, row in enumerate(rows) if len(row) != width
+            index: f"{width} cells are due, {len(row)} are there; a quote may not close"
+            for index, row in enumerate(rows)
+            if len(row) != width
         }
+        for index in errors:
+            if len(rows[index]) > width:
+                lines[index], rows[index] = one_cell(lines[index]), [lines[index]]
         whole = [index for index in range(len(rows)) if index not in errors]
         columns = self._read([rows[index] for index in whole], whole, errors)
         ends = self._answer_columns(columns, [index for index in whole if index not in errors], errors)
@@ -205,8 +247,9 @@ class CsvTable:
             errors[indices[k]] = (
                 "the inputs are so far outside their training range that the prediction overflows"
             )
-        parts = (answers.predictions, answers.lower, answers.upper)
-        texts = ([""] * len(indices) if part is None else numbers_as_text(part) for part in parts)
+        nothing = [""] * len(indices)
+        bounds = map(numbers_as_text, answers.bounds) if answers.bounds else (nothing, nothing)
+        texts = numbers_as_text(answers.predictions), *bounds
         return {
             index: f",{prediction},{lower},{upper},"
             for index, prediction, lower, upper in zip(indices, *texts, strict=True)

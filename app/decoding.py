@@ -39,8 +39,8 @@ class Decoder:
             faults.parse(body)
         return self._columns([row])
 
-    def batch(self, body: bytes) -> dict[str, Column]:
-        """The rows as columns, in their order; raises Refused."""
+    def batch(self, body: bytes) -> tuple[dict[str, Column], str]:
+        """The rows as columns, in their order, and the JSON Pointer of row {}; raises Refused."""
         if body.count(b",") > self._most_commas:
             faults.refuse_rows(self._max_rows)
         if body.count(b"{") > self._most_braces:
@@ -53,10 +53,11 @@ class Decoder:
         if (batch.instances is UNSET) == (batch.columns is UNSET):
             faults.refuse(faults.batch_faults(self._features, body))
         if batch.columns is UNSET:
-            columns = self._columns(batch.instances)
+            columns, pointer = self._columns(batch.instances), "/instances/{}"
             names = 1 + len(columns) * len(batch.instances)
         else:
             columns = {name: member(batch.columns) for name, member in self._members.items()}
+            pointer = "/columns"
             names = 1 + len(columns)
         rows = {len(values) for values in columns.values()}
         if len(rows) > 1:
@@ -66,7 +67,7 @@ class Decoder:
             faults.refuse_rows(self._max_rows)
         if not faults.has_plain_members(body, names + self._texts * count):
             faults.check_members(self._features, body)
-        return columns
+        return columns, pointer
 
     def _columns(self, rows: Sequence[Struct]) -> dict[str, Column]:
         return {name: [member(row) for row in rows] for name, member in self._members.items()}

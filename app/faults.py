@@ -9,13 +9,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
-from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType, defstruct
 
-from app.problems import MOST_FAULTS, Fault, Refused
+from app.problems import Fault, Refused
 from app.schemas import at_least_one, row_type, value_type
 from model_store.manifest import CategoricalFeature, Feature, is_fillable
 
@@ -32,12 +31,12 @@ TOO_LONG = object()
 def refuse(found: Iterator[Fault]) -> NoReturn:
     """Raise the Refused (422) of what was found in a body that is JSON."""
     detail = "The request is not what the schema at /openapi.json asks for."
-    raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, islice(found, MOST_FAULTS))
+    raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, found)
 
 
 def refuse_rows(limit: int) -> NoReturn:
     """Raise Refused (413) for more rows than are answered at once."""
-    detail = f"A batch of at most {limit} rows is due; a CSV may be of any length."
+    detail = f"A batch of at most {limit} rows, with known members only, is due; a CSV may be of any length."
     raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 

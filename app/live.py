@@ -46,6 +46,10 @@ class Live:
         except StoreError as error:
             self._fail(error)
             return
+        except Exception as error:
+            logger.exception("a defect of this service, while it looked for a new version")
+            self._fail(error)
+            return
         self.telemetry.store_answered(reachable=True)
         self.trouble, self._last_error = None, ""
         if fresh is not None:
@@ -63,11 +67,15 @@ class Live:
 
     def _is_due(self) -> bool:
         """Whether the live version is the one that is due; raises StoreError."""
-        if self.served is None or self._settings.version is not None:
-            return self.served is not None
-        return self.served.digest == self.store.promoted(self.served.name).digest
+        if self.served is None:
+            return False
+        if self._settings.version is None:
+            due = self.store.promoted(self.served.name).digest
+        else:
+            due = self.store.read_manifest(self.served.name, self._settings.version)[1]
+        return self.served.digest == due
 
-    def _fail(self, error: StoreError) -> None:
+    def _fail(self, error: Exception) -> None:
         refused = isinstance(error, VersionRefused)
         # Nothing in a store goes away, so a model that is served and is not there means no store is.
         gone = isinstance(error, StorageFailed) or (self.served and isinstance(error, ModelNotFound))
@@ -89,7 +97,4 @@ class Live:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), seconds)
             self._woken.clear()
-            try:
-                await asyncio.to_thread(self.look)
-            except Exception:
-                logger.exception("looking for a new version failed")
+            await asyncio.to_thread(self.look)

@@ -5,6 +5,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import signal
@@ -36,9 +37,13 @@ SWITCH_SECONDS = 0.0005
 def build() -> ASGIApp:
     """Make the application from `PLUMBLINE_…` variables; exit with a sentence if they cannot be used."""
     try:
-        return build_from(read_settings({}))
+        settings = read_settings({})
+        application = build_from(settings)
     except (UsageError, StoreError) as error:
         sys.exit(f"error: {error}")
+    # Only the server that calls this knows whose address it listens on.
+    log_settings(settings, is_local=False)
+    return application
 
 
 def build_from(settings: Settings) -> ASGIApp:
@@ -55,6 +60,13 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level.upper())
+
+
+def log_settings(settings: Settings, *, is_local: bool) -> None:
+    """Log the settings without their secrets, and loudly that anybody may call, if so."""
+    logger.info("settings %s", json.dumps(settings.model_dump(mode="json")))
+    if not settings.key_digests and not is_local:
+        logger.warning("ANYBODY who reaches this service may call: no PLUMBLINE_API_KEYS are set")
 
 
 class UsageError(Exception):

@@ -6,13 +6,14 @@ from string import Template
 
 from app.schemas import example
 from app.serving import Served
-from model_store.manifest import CategoricalFeature, Feature, Manifest
+from model_store.manifest import CategoricalFeature, Feature, Manifest, is_fillable
 
 TEMPLATE = Template(files("app").joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def page(served: Served) -> str:
-    """The page of the served version."""
+def page(served: Served, *, is_restricted: bool) -> str:
+    """The page of the served version; where a key is asked for, with a field for it and no closed links."""
+    shows_report = bool(served.report) and not is_restricted
     manifest = served.manifest
     return TEMPLATE.substitute(
         name=escape(served.name),
@@ -25,12 +26,16 @@ def page(served: Served) -> str:
         inputs="\n".join(input_row(feature) for feature in manifest.features),
         scores=scores(manifest),
         unit=escape(f" {manifest.target.unit}" if manifest.target.unit else ""),
-        link=LINK if served.report else "",
-        report=REPORT if served.report else "",
+        key=KEY if is_restricted else "",
+        links=" · ".join([DOCS, *([] if is_restricted else OPEN), *([REPORT_LINK] if shows_report else [])]),
+        report=REPORT if shows_report else "",
     )
 
 
-LINK = ' · <a href="model/report">training report</a>'
+DOCS = '<a href="docs">API documentation</a>'
+OPEN = ('<a href="model">this page as JSON</a>', '<a href="model/versions">versions</a>')
+REPORT_LINK = '<a href="model/report">training report</a>'
+KEY = '<label>Key <input id="key" type="password" autocomplete="off" required></label>'
 REPORT = '<iframe src="model/report" title="The training report" sandbox loading="lazy"></iframe>'
 
 
@@ -44,7 +49,7 @@ def form_field(feature: Feature) -> str:
         )
         control = f'<select name="{name}">{options}</select>'
     else:
-        required = " required" if feature.fill is None else ""
+        required = "" if is_fillable(feature) else " required"
         control = f'<input name="{name}" type="number" step="any"{required} value="{value}">'
     return f"<label>{name}{in_unit(feature)} {control}</label>"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from itertools import islice
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -40,7 +41,7 @@ class Refused(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.problem = Problem(status.phrase, status, detail, list(faults)[:MOST_FAULTS])
+        self.problem = Problem(status.phrase, status, detail, list(islice(faults, MOST_FAULTS)))
         self.headers = headers
 
 

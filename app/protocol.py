@@ -73,13 +73,14 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def refuse_compressed(request: Request) -> None:
     """Raise Refused for a body that would have to be inflated."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if request.headers.get("content-encoding", "").lower() not in {"", "identity"}:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding.")
 
 
 def is_unchanged(request: Request, etag: str) -> bool:
     """Whether the caller has this very representation already (If-None-Match, RFC 9110, section 13.1.2)."""
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    given = ",".join(request.headers.getlist("if-none-match"))
+    known = {tag.strip().removeprefix("W/") for tag in given.split(",")}
     return etag in known or "*" in known
 
 

@@ -17,6 +17,7 @@ from app.problems import Problem
 from model_store.manifest import (
     CategoricalFeature,
     Feature,
+    Manifest,
     Metrics,
     Network,
     Part,
@@ -24,6 +25,7 @@ from model_store.manifest import (
     Sha256,
     Target,
     Training,
+    is_fillable,
 )
 
 
@@ -144,7 +146,7 @@ def value_type(feature: Feature) -> Any:
     if isinstance(feature, CategoricalFeature):
         documented |= {"type": "string", "enum": list(feature.values)}
         return Annotated[Literal[feature.values], Meta(extra_json_schema=documented)]
-    number: Any = float if feature.fill is None else float | None
+    number: Any = float | None if is_fillable(feature) else float
     return Annotated[number, Meta(extra_json_schema=documented)]
 
 
@@ -173,9 +175,9 @@ def explain(feature: Feature) -> str:
     return f"{start}In training {feature.minimum:.10g} to {feature.maximum:.10g}{unit}."
 
 
-def components(features: Sequence[Feature]) -> dict[str, Any]:
+def components(manifest: Manifest) -> dict[str, Any]:
     """The JSON Schemas of every request and answer, for the OpenAPI document."""
-    row = row_type(features)
+    features, row = manifest.features, row_type(manifest.features)
     types = (
         *(row, batch_type(features, row), Prediction, ExplainedPrediction, BatchPrediction),
         *(Versions, Health, Problem),
@@ -188,6 +190,11 @@ def components(features: Sequence[Feature]) -> dict[str, Any]:
     for schema in schemas.values():
         if "description" in schema:
             schema["description"] = cleandoc(schema["description"])
+    target = manifest.target
+    predicted = f"{target.name}, {target.unit}." if target.unit else f"{target.name}."
+    for name in ("Prediction", "ExplainedPrediction", "BatchPrediction"):
+        member = "predictions" if name == "BatchPrediction" else "prediction"
+        schemas[name]["properties"][member]["description"] = predicted
     schemas["Batch"] |= {
         "minProperties": 1,
         "maxProperties": 1,

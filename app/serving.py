@@ -33,19 +33,17 @@ from model_store.store import Version
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions for n rows with the bounds of their intervals, each (n,), in the target's unit."""
+    """Predictions for n rows and their intervals' lower and upper bounds, each (n,), in the target's unit."""
 
     predictions: Matrix
-    lower: Matrix | None
-    upper: Matrix | None
+    bounds: tuple[Matrix, Matrix] | None
 
     @property
     def finite(self) -> NDArray[np.bool_]:
         """The rows, (n,), that float64 could hold all of."""
-        parts = [part for part in (self.predictions, self.lower, self.upper) if part is not None]
-        finite = np.ones(len(self.predictions), dtype=np.bool_)
-        for part in parts:
-            finite &= np.isfinite(part)
+        finite = np.isfinite(self.predictions)
+        for bound in self.bounds or ():
+            finite &= np.isfinite(bound)
         return finite
 
 
@@ -77,12 +75,11 @@ class Served:
 
     def predict_batch(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict/batch`; raises Refused."""
-        columns = self._decoder.batch(body)
-        answers = self._finite_answers(columns)
-        intervals = None
-        if answers.lower is not None and answers.upper is not None and self.manifest.interval:
-            coverage = self.manifest.interval.coverage
-            intervals = Intervals(coverage, answers.lower.tolist(), answers.upper.tolist())
+        columns, pointer = self._decoder.batch(body)
+        answers, intervals = self._finite_answers(columns, pointer), None
+        if answers.bounds and self.manifest.interval:
+            lower, upper = answers.bounds
+            intervals = Intervals(self.manifest.interval.coverage, lower.tolist(), upper.tolist())
         outside = out_of_range(self.manifest.features, columns)
         return msgspec.json.encode(
             BatchPrediction(answers.predictions.tolist(), intervals, outside, self.name, self.version)
@@ -93,23 +90,25 @@ class Served:
         outputs, interval = self._predictor.outputs(columns), self.manifest.interval
         in_unit = self._predictor.in_unit
         if interval is None:
-            return Answers(in_unit(outputs), None, None)
-        return Answers(in_unit(outputs), in_unit(outputs + interval.lower), in_unit(outputs + interval.upper))
+            return Answers(in_unit(outputs), None)
+        bounds = in_unit(outputs + interval.lower), in_unit(outputs + interval.upper)
+        return Answers(in_unit(outputs), bounds)
 
     def _prediction(self, columns: Columns) -> Prediction:
-        answers, interval = self._finite_answers(columns), None
-        if answers.lower is not None and answers.upper is not None and self.manifest.interval:
-            coverage = self.manifest.interval.coverage
-            interval = Interval(coverage, float(answers.lower[0]), float(answers.upper[0]))
+        answers, interval = self._finite_answers(columns, ""), None
+        if answers.bounds and self.manifest.interval:
+            lower, upper = answers.bounds
+            interval = Interval(self.manifest.interval.coverage, float(lower[0]), float(upper[0]))
         outside = list(out_of_range(self.manifest.features, columns))
         return Prediction(float(answers.predictions[0]), interval, outside, self.name, self.version)
 
-    def _finite_answers(self, columns: Columns) -> Answers:
+    def _finite_answers(self, columns: Columns, pointer: str) -> Answers:
+        """Predict n rows; raises Refused (422) for those that overflow, with `pointer` to row {}."""
         answers = self.answers(columns)
         overflown = np.flatnonzero(~answers.finite)
         if overflown.size:
             detail = "The inputs are so far outside their training range that the prediction overflows."
-            faults = (Fault("", f"row {row} overflows") for row in overflown)
+            faults = (Fault(pointer.format(row), f"row {row}'s prediction overflows") for row in overflown)
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
         return answers
 
@@ -144,11 +143,11 @@ class Served:
         document = get_openapi(
             title=self.name,
             version=self.version,
-            description=f"{self.sentence} Served by Plumbline.",
+            description=f"{self.sentence} Served by Plumbline. Every answer has an X-Request-ID.",
             servers=[{"url": "."}],
             routes=routes,
         )
-        document["components"] = {"schemas": components(self.manifest.features)}
+        document["components"] = {"schemas": components(self.manifest)}
         if security:
             document["components"]["securitySchemes"] = {"key": security}
             document["security"] = [{"key": []}]

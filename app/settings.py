@@ -10,11 +10,16 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_store.errors import InvalidName
+from model_store.manifest import check_name
 
 PREFIX = "PLUMBLINE_"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -65,27 +70,52 @@ class Settings(BaseSettings):
         default=False, description="Whether /metrics answers without a key when keys are asked for."
     )
 
+    _key_digests: frozenset[str] = PrivateAttr(frozenset())
+
     @property
     def key_digests(self) -> frozenset[str]:
         """The SHA-256 of every key that may call; none, and anybody may."""
-        written = self.api_keys.get_secret_value()
-        if self.api_keys_file:
-            written += "\n" + self.api_keys_file.read_text(encoding="ascii")
-        return frozenset(word.lower() for word in re.split(r"[,\s]+", written) if word)
+        return self._key_digests
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
+
+    @field_validator("name")
+    @classmethod
+    def _can_name_a_model(cls, name: str | None) -> str | None:
+        try:
+            return name and check_name(name)
+        except InvalidName as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _keys_are_digests(self) -> Self:
-        try:
-            digests = self.key_digests
-        except (OSError, UnicodeError):
-            message = "api_keys_file: it cannot be read as a file of SHA-256 digests"
-            raise ValueError(message) from None
-        if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
-            message = (
-                "api_keys: the SHA-256 of each key is due, 64 hexadecimal digits: printf %s KEY | sha256sum"
-            )
-            raise ValueError(message)
+    def _read_keys(self) -> Self:
+        digests = [digests_in("api_keys", self.api_keys.get_secret_value())]
+        if self.api_keys_file:
+            try:
+                written = self.api_keys_file.read_text(encoding="ascii")
+            except (OSError, UnicodeError):
+                message = "api_keys_file: it cannot be read as a file of SHA-256 digests"
+                raise ValueError(message) from None
+            digests.append(digests_in("api_keys_file", written))
+            if not digests[-1]:
+                message = "api_keys_file: it holds no SHA-256 of a key"
+                raise ValueError(message)
+        self._key_digests = frozenset().union(*digests)
         return self
+
+
+def digests_in(setting: str, written: str) -> frozenset[str]:
+    """The digests in a setting's text; raises ValueError for anything else."""
+    words = [word.lower() for word in re.split(r"[,\s]+", written) if word]
+    if not all(re.fullmatch(r"[0-9a-f]{64}", word) for word in words):
+        message = (
+            f"{setting}: the SHA-256 of each key is due, 64 hexadecimal digits: printf %s KEY | sha256sum"
+        )
+        raise ValueError(message)
+    return frozenset(words)
 
 
 def variables() -> set[str]:
@@ -104,4 +134,5 @@ def first_fault(error: ValidationError) -> str:
     """The first setting that cannot be used, and why."""
     fault = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(map(str, fault["loc"])).removeprefix(PREFIX).lower()
-    return f"{where}: {fault['msg']}" if where else fault["msg"]
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

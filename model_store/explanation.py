@@ -32,7 +32,7 @@ def explain(predictor: Predictor, columns: Columns) -> Explanation:
     path = average + fractions[:, np.newaxis] * (row - average)
     parts = gradients(predictor, path).mean(axis=0) * (row - average)
     baseline, prediction = predictor.answers(np.stack([average, row]))
-    parts += remainder(parts, prediction - baseline)
+    parts += remainder(parts, prediction - baseline, row - average)
     return Explanation(float(baseline), by_feature(predictor, parts))
 
 
@@ -69,11 +69,14 @@ def gradients(predictor: Predictor, encoded: Matrix) -> Matrix:
     return gradient
 
 
-def remainder(parts: Matrix, total: float) -> Matrix:
-    """What the sum of `parts` lacks of `total`, the error of a sum of finitely many steps, shared by size."""
-    sizes = np.abs(parts)
-    lacking = total - parts.sum()
-    return lacking * (sizes / sizes.sum()) if sizes.any() else np.full_like(parts, lacking / len(parts))
+def remainder(parts: Matrix, total: float, distances: Matrix) -> Matrix:
+    """What the sum of `parts` lacks of `total`, the error of a sum of finitely many steps.
+
+    Shared by the parts' sizes; if no step saw a slope, by the `distances` that the inputs are moved.
+    """
+    sizes = np.abs(parts if parts.any() else distances)
+    shared: Matrix = (total - parts.sum()) * (sizes / sizes.sum() if sizes.any() else sizes)
+    return shared
 
 
 def by_feature(predictor: Predictor, parts: Matrix) -> dict[str, float]:

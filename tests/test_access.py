@@ -101,9 +101,9 @@ def test_a_body_is_not_looked_at_without_a_key(keyed: str) -> None:
     check_refused(httpx.post(f"{keyed}/predict", content=b"[" * 1000, timeout=20))
 
 
-@pytest.mark.parametrize("path", OPEN)
-def test_health_and_documentation_stay_open(keyed: str, path: str) -> None:
-    assert httpx.get(keyed + path, timeout=20).status_code == 200
+@pytest.mark.parametrize("path", [*OPEN, "/"])
+def test_health_and_what_a_browser_shows_stay_open(keyed: str, path: str) -> None:
+    assert httpx.get(keyed + path, headers={"Accept": "text/html"}, timeout=20).status_code == 200
 
 
 def test_the_documentation_names_the_scheme_where_a_key_is_due(keyed: str, mixed_service: str) -> None:

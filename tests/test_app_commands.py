@@ -61,10 +61,11 @@ def test_two_models_and_no_name_end_it_with_the_choice(store: Store) -> None:
     assert "one, two: name one" in refused(3, "--check", "--store", store.url)
 
 
-@pytest.mark.parametrize("name", ["../toy", "", "Toy", "toy/versions", "\u00e9"])
+@pytest.mark.parametrize("name", ["../toy", "Toy", "toy/versions", "\u00e9"])
 def test_a_name_that_cannot_be_one_ends_it(store: Store, name: str) -> None:
     publish_toy(store)
-    refused(3, "--check", "--store", store.url, "--name", name)
+    for check in ((), ("--check",)):
+        assert refused(2, *check, "--store", store.url, "--name", name).startswith("error: name: ")
 
 
 def test_a_store_that_is_a_file_ends_it(tmp_path: Path) -> None:

@@ -185,7 +185,6 @@ def test_a_header_that_does_not_fit_is_refused_with_a_reason(
     [
         "4.0,90.5",
         "MARKER",
-        "4.0,90.5,diesel,MARKER",
         ",90.5,diesel",
         "4.0,,diesel",
         "4.0,90.5,",
@@ -219,7 +218,23 @@ def test_a_row_that_cannot_be_read_spoils_itself_alone_and_is_not_echoed(toy: ht
 def test_a_row_with_too_few_cells_has_its_error_in_the_column_error(toy: httpx.Client) -> None:
     rows = table(post(toy, f"{HEADER},extra\n4.0\n{GOOD}\n"))
     assert all(is_spoiled(row) for row in rows)
-    assert [row["error"].split()[0] for row in rows] == ["1", "3"]
+    assert [row["error"].split(", ")[1].split()[0] for row in rows] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    "line", ["4.0,90.5,diesel,5", '4.0,90.5,"diesel', '"4.0""', 'a"b,"c', f'{GOOD},"x"', ",,,,"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_that_is_no_row_comes_back_whole_in_its_first_column(
+    toy: httpx.Client, line: str, end: str
+) -> None:
+    answer = post(toy, end.join([HEADER, GOOD, GOOD, line])).decode()
+    header, *rows = csv.reader(answer.splitlines(), strict=True)
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[2][0] == line
+    assert rows[2][1:-1] == [""] * (len(header) - 2)
+    assert rows[2][-1]
+    assert rows[0] == rows[1] == [*GOOD.split(","), *good_answer(toy).values()]
 
 
 @pytest.mark.parametrize("cell", ["4.0 years", '"4"', "4.", "+4", "4e0", " 4 ", "4years"])
@@ -264,8 +279,28 @@ def test_a_quote_that_never_closes_in_a_long_file_is_given_up_after_the_longest_
     answer = post(toy, f'{HEADER}\n4.0,90.5,"diesel\n' + f"{GOOD}\n" * count)
     lines = answer.decode().split("\n")
     numbers = ",".join(good_answer(toy).values())
-    assert lines[1].startswith('4.0,90.5,"diesel,')
+    assert lines[1].startswith('"4.0,90.5,""diesel",,,')
     assert lines[2:] == [f"{GOOD},{numbers}"] * count + [""]
+
+
+def test_a_line_that_never_ends_is_cut_and_the_next_is_answered(toy: httpx.Client) -> None:
+    endless = b"4" * (10 * LONGEST_RECORD)
+    answer = post(toy, f"{HEADER}\n{GOOD}\n".encode() + endless + f"\n{GOOD}\n".encode())
+    lines = answer.decode().splitlines()
+    assert len(lines) == 4
+    assert len(lines[2]) < 2 * LONGEST_RECORD
+    assert lines[1] == lines[3]
+    assert list(added(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))).values()) == list(
+        good_answer(toy).values()
+    )
+
+
+def test_a_header_of_names_that_are_nearly_right_is_refused_soon(toy: httpx.Client) -> None:
+    names = ",".join(f"{AGE.name}{number}" for number in range(100_000))
+    assert len(names) < LONGEST_RECORD
+    answer = toy.post("/predict/batch", content=f"{names}\n", headers=CSV)
+    assert answer.status_code == 422
+    assert f"the column {AGE.name!r} is missing: one of another case" in answer.json()["errors"][0]["detail"]
 
 
 def test_the_headers_name_the_model_and_the_version(toy: httpx.Client) -> None:

@@ -102,6 +102,19 @@ def test_the_first_models_docs_page_is_answered_at_the_first_click(
         assert visit.complaints == []
 
 
+def test_the_page_of_the_model_asks_for_a_key_and_leads_nowhere_without(
+    browser: Browser, keyed_service: str
+) -> None:
+    with visiting(browser, keyed_service, "/") as visit:
+        links = visit.page.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        assert links == ["docs"]
+        for key, shown in (("another key", "A key is due"), (KEY, "% of the time")):
+            visit.page.get_by_label("Key").fill(key)
+            with visit.page.expect_response("**/predict"):
+                visit.page.get_by_role("button", name="Predict").click()
+            visit.page.get_by_text(shown).wait_for()
+
+
 def authorize(visit: Visit, key: str) -> None:
     visit.page.locator(".auth-wrapper").get_by_role("button", name="Authorize").first.click()
     dialog = visit.page.locator(".dialog-ux")

@@ -122,6 +122,16 @@ def test_baseline_and_contributions_add_up_to_the_prediction(network: Linear | M
         assert total == pytest.approx(float(model.predict(columns(row))[0]), rel=1e-9, abs=1e-12)
 
 
+def test_where_no_step_sees_a_slope_the_inputs_that_moved_have_the_whole() -> None:
+    far = {**toy_rows(1)[0], AGE.name: AGE.mean, POWER.name: 1e200, FUEL.name: FUEL.values[0]}
+    explanation = explain(predictor(TANH), columns(far))
+    moved = explanation.contributions[POWER.name]
+    assert abs(moved) > 1e-3
+    assert explanation.contributions == pytest.approx(
+        {AGE.name: 0.0, POWER.name: moved, FUEL.name: 0.0}, abs=1e-9
+    )
+
+
 @NETWORKS
 @pytest.mark.parametrize("target", [TARGET, LOG], ids=["none", "log"])
 def test_gradients_are_what_finite_differences_give(network: Linear | Mlp, target: Target) -> None:

@@ -335,9 +335,12 @@ def test_a_prediction_that_overflows_gets_a_422_that_names_the_row(tmp_path: Pat
     store.promote("toy", publish_toy(store, Mlp(hidden=(64,), activation="relu")).version)
     with serving(tmp_path / "store") as url, httpx.Client(base_url=url) as client:
         problem = refused(client, "/predict/batch", in_batch(with_age("1.7e308")), 422)
-        assert [fault["detail"] for fault in problem["errors"]] == ["row 1 overflows"]
-        refused(client, "/predict", with_age("-1.7e308"), 422)
-        refused(client, "/predict/batch", in_columns("1.7e308"), 422)
+        row_1 = {"pointer": "/instances/1", "detail": "row 1's prediction overflows"}
+        assert problem["errors"] == [row_1]
+        (fault,) = refused(client, "/predict", with_age("-1.7e308"), 422)["errors"]
+        assert fault["pointer"] == ""
+        faults = refused(client, "/predict/batch", in_columns("1.7e308"), 422)["errors"]
+        assert {fault["pointer"] for fault in faults} == {"/columns"}
 
 
 texts = st.text() | st.sampled_from(["diesel", r"\ud800", "\ud800", MARKER])

@@ -193,6 +193,11 @@ def test_what_the_caller_has_is_not_sent_again(toy: httpx.Client, path: str, kno
     assert answer.headers["ETag"] == etag
 
 
+def test_what_the_caller_has_may_be_told_in_several_headers(toy: httpx.Client) -> None:
+    known = [("If-None-Match", '"x"'), ("If-None-Match", toy.get("/model").headers["ETag"])]
+    assert toy.get("/model", headers=known).status_code == 304
+
+
 @pytest.mark.parametrize("path", CONDITIONAL)
 @pytest.mark.parametrize("known", ['"x"', 'W/"x"', '"x", "y"', "", '"*"', "x"])
 def test_what_the_caller_does_not_have_is_sent(toy: httpx.Client, path: str, known: str) -> None:
@@ -385,6 +390,10 @@ def test_long_columns_of_unequal_length_are_told_their_lengths(toy: httpx.Client
     (fault,) = problem["errors"]
     assert fault["pointer"] == "/columns"
     assert "29999 to 30000 values" in fault["detail"]
+
+
+def test_only_one_row_is_explained(toy: httpx.Client) -> None:
+    check_problem(toy.post("/predict/batch?explain=true", content=instances([TEXT])), 422)
 
 
 @pytest.mark.parametrize("path", POSTS)

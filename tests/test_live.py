@@ -294,6 +294,17 @@ def test_a_pinned_version_stays_whatever_is_promoted(toys: Store) -> None:
         assert pinned.log.read_text().count("serving toy version") == 1
 
 
+def test_a_store_that_goes_away_under_a_pinned_version_is_told(toys: Store, tmp_path: Path) -> None:
+    with running(toys, "--version", "2") as pinned:
+        answers_as(pinned, 2)
+        Path(toys.url).rename(tmp_path / "elsewhere")
+        eventually("the trouble is told", lambda: "detail" in pinned.client.get("/readyz").json())
+        assert "plumbline_store_reachable 0.0" in pinned.client.get("/metrics").text
+        answers_as(pinned, 2)
+        (tmp_path / "elsewhere").rename(toys.url)
+        eventually("it is over", lambda: "detail" not in pinned.client.get("/readyz").json())
+
+
 def test_a_pinned_version_that_is_not_there_is_served_once_it_is_published(store: Store) -> None:
     publish_toy(store)
     store.promote("toy", 1)

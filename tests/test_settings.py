@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
+import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,6 +72,7 @@ def test_every_setting_is_explained_by_help(name: str) -> None:
     ("variables", "name", "value"),
     [
         ({"LOG_LEVEL": "warning"}, "log_level", "warning"),
+        ({"LOG_LEVEL": "INFO"}, "log_level", "info"),
         ({"PLUMBLINE_LOG_LEVEL": "error", "LOG_LEVEL": "debug"}, "log_level", "error"),
         ({"PORT": "81"}, "port", 81),
         ({"PLUMBLINE_PORT": "82", "PORT": "81"}, "port", 82),
@@ -149,7 +153,9 @@ def test_a_malformed_digest_is_refused_and_not_printed(
         assert secret not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "no text"])
+@pytest.mark.parametrize(
+    "content", [None, b"\xff\xfe", b"", b" ,\n"], ids=["missing", "no text", "empty", "no digest"]
+)
 def test_a_keys_file_that_cannot_be_read_ends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
 ) -> None:
@@ -159,6 +165,42 @@ def test_a_keys_file_that_cannot_be_read_ends_it(
     result = run("app", "--check", timeout=30)
     assert result.returncode == 2
     assert "api_keys_file" in result.stderr
+
+
+def workers_of(process: int) -> set[int]:
+    """The processes that a supervisor has started to answer."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def test_a_worker_that_comes_later_asks_for_the_same_keys(toy_store: Store, tmp_path: Path) -> None:
+    port, keys = free_port(), tmp_path / "keys"
+    keys.write_text(DIGEST, encoding="ascii")
+    command = ("app", "--store", toy_store.url, "--port", port, "--workers", 2, "--api-keys-file", keys)
+    with started(*command, port=port) as process:
+        keys.unlink()
+        first = workers_of(process.pid)
+        os.kill(min(first), signal.SIGKILL)
+        while len(workers_of(process.pid) - {min(first)}) < 2:
+            time.sleep(0.1)
+        statuses = set()
+        for _ in range(30):
+            time.sleep(0.1)
+            statuses.add(httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).status_code)
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    assert statuses == {401}
+    assert len(set(re.findall(r"Started server process \[(\d+)\]", log))) == 3
+
+
+def test_uvicorns_own_command_logs_the_settings_and_warns_that_anybody_may_call(toy_store: Store) -> None:
+    port = free_port()
+    command = ("uvicorn", "--factory", "app.main:build", "--port", port)
+    with started(*command, port=port, environment={"PLUMBLINE_STORE": toy_store.url}) as process:
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert effective(log)["store"] == toy_store.url
+    assert "ANYBODY" in log
 
 
 def test_the_settings_are_logged_at_start_without_the_keys(toy_store: Store) -> None:
