@@ -14,7 +14,7 @@ class Access:
     """Checks `Authorization: Bearer KEY` (RFC 6750) against the digests of the keys."""
 
     def __init__(self, digests: Collection[str]) -> None:
-        self._digests = [digest.encode() for digest in digests]
+        self._digests = [bytes.fromhex(digest) for digest in digests]
 
     @property
     def is_restricted(self) -> bool:
@@ -22,15 +22,20 @@ class Access:
         return bool(self._digests)
 
     async def check(self, connection: HTTPConnection) -> None:
-        """Raise Refused (401) unless the request has a known key; comparing takes the same time for each."""
-        if not self._digests:
-            return
-        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-        given = hashlib.sha256(key.strip().encode("latin-1")).hexdigest().encode()
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        if scheme.lower() != "bearer" or not any(matches):
+        """Raise Refused (401) unless the request has a known key."""
+        given = connection.headers.get("authorization")
+        if not self.allows(None if given is None else given.encode("latin-1")):
             raise Refused(
                 HTTPStatus.UNAUTHORIZED,
                 "A key is due: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+    def allows(self, authorization: bytes | None) -> bool:
+        """Whether the header's value has a known key; comparing takes the same time for each."""
+        if not self._digests:
+            return True
+        scheme, _, key = (authorization or b"").partition(b" ")
+        given = hashlib.sha256(key.strip()).digest()
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == b"bearer" and any(matches)

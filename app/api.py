@@ -17,7 +17,7 @@ from app.csv_stream import answer_csv
 from app.live import Live
 from app.page import page
 from app.problems import Fault, Refused
-from app.protocol import conditional, read_body
+from app.protocol import SMALL_BODY, conditional, read_body
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings
@@ -29,7 +29,6 @@ JSON, CSV, HTML, PLAIN = (
     "text/html; charset=utf-8",
     "text/plain; version=0.0.4",
 )
-SMALL_BODY = 2**15
 
 
 def schema(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 
 from app import faults
 from app.schemas import batch_type, row_type
-from model_store.encoding import Column
+from model_store.encoding import Column, Row
 from model_store.manifest import CategoricalFeature, Feature
 
 
@@ -29,15 +29,15 @@ class Decoder:
         self._texts = sum(isinstance(feature, CategoricalFeature) for feature in features)
         self._most_commas, self._most_braces = (max_rows * marks_a_row(features, mark) + 2 for mark in ",{")
 
-    def row(self, body: bytes) -> dict[str, Column]:
-        """The row as columns of one value each; raises Refused."""
+    def row(self, body: bytes) -> Row:
+        """The row's values in the features' order; raises Refused."""
         try:
             row = self._decode_row(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             faults.refuse(faults.single_row_faults(self._features, body))
         if not faults.has_plain_members(body, len(self._members) + self._texts):
             faults.parse(body)
-        return self._columns([row])
+        return msgspec.structs.astuple(row)
 
     def batch(self, body: bytes) -> tuple[dict[str, Column], str]:
         """The rows as columns, in their order, and the JSON Pointer of row {}; raises Refused."""

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from app import problems
 from app.access import Access
 from app.api import router
+from app.lane import Lane
 from app.live import Live
 from app.protocol import Edge
 from app.settings import Settings, first_fault, unknown_variables
@@ -99,9 +100,10 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     problems.install(app)
-    app.include_router(router(live, settings, Access(settings.key_digests)))
+    access = Access(settings.key_digests)
+    app.include_router(router(live, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    return Edge(app)
+    return Lane(Edge(app, live.telemetry), live, access)
 
 
 def settle() -> None:

@@ -1,14 +1,16 @@
-"""What HTTP lets in and what every answer has: a request's body and its limits, an id, HEAD, conditions."""
+"""What HTTP lets in and what every answer has: a body and its limits, an id, a count, HEAD, conditions."""
 
 import asyncio
 import hashlib
+import itertools
 import re
-import uuid
+import secrets
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from io import BytesIO
 from tempfile import TemporaryFile
+from time import perf_counter
 from typing import IO, Any
 
 from starlette.datastructures import Headers
@@ -17,40 +19,51 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import Refused
+from app.telemetry import Telemetry
 
 MOST_ON_DISK, MOST_IN_MEMORY, TAKEN_AT_ONCE = 2**30, 2**20, 2**16
-SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+SMALL_BODY = 2**15
+SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+PROCESS, NUMBERS = secrets.token_hex(8).encode(), itertools.count()
 
 
 class Edge:
-    """Around the whole application: gives every request an id, and answers HEAD as GET without its body."""
+    """Around the framework: gives requests an id, counts them, and answers HEAD as GET without its body."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app, self._observe = app, telemetry.observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the server leaves the body of HEAD away."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = sane_id(Headers(scope=scope).get("x-request-id"))
+        began, status = perf_counter(), 0
+        given = Headers(scope=scope).get("x-request-id")
+        request_id = sane_id(given.encode("latin-1") if given else None)
         inner: MutableMapping[str, Any] = dict(scope)
-        inner["state"] = {**scope.get("state", {}), "request_id": request_id}
+        inner["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
-        with suppress(ClientDisconnect):
-            await self._app(inner, receive, send_with_id)
+        try:
+            with suppress(ClientDisconnect):
+                await self._app(inner, receive, send_with_id)
+        finally:
+            route = getattr(inner.get("route"), "path", "other")
+            self._observe(route, status, perf_counter() - began)
 
 
-def sane_id(given: str | None) -> str:
+def sane_id(given: bytes | None) -> bytes:
     """The caller's id for its request if it is harmless in a log line, one of our own otherwise."""
-    return given if given and SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and SANE_ID.fullmatch(given) else b"%s%016x" % (PROCESS, next(NUMBERS))
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -25,10 +26,12 @@ from app.schemas import (
     components,
     example_row,
 )
-from model_store.encoding import Columns, Matrix, out_of_range
+from model_store.encoding import Columns, Matrix, Row, RowRanges, out_of_range
 from model_store.explanation import explain
 from model_store.manifest import Manifest
 from model_store.store import Version
+
+OVERFLOW = "The inputs are so far outside their training range that the prediction overflows."
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,20 @@ class Served:
         self.manifest: Manifest = version.manifest
         self.name, self.version = version.manifest.name, str(version.manifest.version)
         self.digest, self.report = version.digest, version.report
+        self._ranges, self._interval = RowRanges(self.manifest.features), self.manifest.interval
+        self._encode = msgspec.json.Encoder().encode
 
     def predict(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict`; raises Refused."""
-        return msgspec.json.encode(self._prediction(self._decoder.row(body)))
+        return self._encode(self._prediction(self._decoder.row(body)))
 
     def explain(self, body: bytes) -> bytes:
         """Answer the body of `POST /predict?explain=true`; raises Refused."""
-        columns = self._decoder.row(body)
-        prediction, explanation = self._prediction(columns), explain(self._predictor, columns)
-        return msgspec.json.encode(
+        row = self._decoder.row(body)
+        names = [feature.name for feature in self.manifest.features]
+        columns = {name: [value] for name, value in zip(names, row, strict=True)}
+        prediction, explanation = self._prediction(row), explain(self._predictor, columns)
+        return self._encode(
             ExplainedPrediction(
                 **msgspec.structs.asdict(prediction),
                 baseline=explanation.baseline,
@@ -81,7 +88,7 @@ class Served:
             lower, upper = answers.bounds
             intervals = Intervals(self.manifest.interval.coverage, lower.tolist(), upper.tolist())
         outside = out_of_range(self.manifest.features, columns)
-        return msgspec.json.encode(
+        return self._encode(
             BatchPrediction(answers.predictions.tolist(), intervals, outside, self.name, self.version)
         )
 
@@ -94,22 +101,28 @@ class Served:
         bounds = in_unit(outputs + interval.lower), in_unit(outputs + interval.upper)
         return Answers(in_unit(outputs), bounds)
 
-    def _prediction(self, columns: Columns) -> Prediction:
-        answers, interval = self._finite_answers(columns, ""), None
-        if answers.bounds and self.manifest.interval:
-            lower, upper = answers.bounds
-            interval = Interval(self.manifest.interval.coverage, float(lower[0]), float(upper[0]))
-        outside = list(out_of_range(self.manifest.features, columns))
-        return Prediction(float(answers.predictions[0]), interval, outside, self.name, self.version)
+    def _prediction(self, row: Row) -> Prediction:
+        predictor, residuals = self._predictor, self._interval
+        output, interval = predictor.row_output(row), None
+        prediction = float(predictor.in_unit(output))
+        finite = isfinite(prediction)
+        if residuals is not None:
+            lower = float(predictor.in_unit(output + residuals.lower))
+            upper = float(predictor.in_unit(output + residuals.upper))
+            interval = Interval(residuals.coverage, lower, upper)
+            finite = finite and isfinite(lower) and isfinite(upper)
+        if not finite:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, OVERFLOW, [Fault("", "the prediction overflows")])
+        outside = self._ranges.outside(row)
+        return Prediction(prediction, interval, outside, self.name, self.version)
 
     def _finite_answers(self, columns: Columns, pointer: str) -> Answers:
         """Predict n rows; raises Refused (422) for those that overflow, with `pointer` to row {}."""
         answers = self.answers(columns)
         overflown = np.flatnonzero(~answers.finite)
         if overflown.size:
-            detail = "The inputs are so far outside their training range that the prediction overflows."
             faults = (Fault(pointer.format(row), f"row {row}'s prediction overflows") for row in overflown)
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, OVERFLOW, faults)
         return answers
 
     @property

@@ -1,6 +1,43 @@
 """The service's metrics, in Prometheus' text format."""
 
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Durations(Collector):
+    """How many requests took how long, by route and status: a histogram without locks, for one thread."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], list[int]] = {}
+        self._sums: dict[tuple[str, int], float] = {}
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        key = route, status
+        if key not in self._counts:
+            self._counts[key], self._sums[key] = [0] * (len(BOUNDS) + 1), 0.0
+        self._counts[key][bisect_left(BOUNDS, seconds)] += 1
+        self._sums[key] += seconds
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The histogram as it is now."""
+        family = HistogramMetricFamily(
+            "plumbline_request_duration_seconds",
+            "How long requests took, from their first byte to their answer's last.",
+            labels=("route", "status"),
+        )
+        names = [*map(str, BOUNDS), "+Inf"]
+        for (route, status), counts in self._counts.items():
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            family.add_metric((route, str(status)), buckets, self._sums[route, status])
+        yield family
 
 
 class Telemetry:
@@ -8,6 +45,9 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        durations = Durations()
+        self._registry.register(durations)
+        self.observe = durations.observe
         self._model = Gauge(
             "plumbline_model_info",
             "The served version.",

@@ -1,11 +1,11 @@
-"""The one encoder: from raw columns to the matrix the network sees.
+"""The one encoder: from raw columns, or one raw row, to what the network sees.
 
-Training and serving both call `encode`, so the two cannot drift apart. Every operation is elementwise, which
-makes a row's 64 bits independent of the rows around it.
+Training and serving both call it, so the two cannot drift apart. Every operation is elementwise, which makes
+a row's 64 bits independent of the rows around it; each rule is written once, for a float and for an array.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from model_store.manifest import CategoricalFeature, Feature, NumericFeature
 Matrix: TypeAlias = NDArray[np.float64]
 Column: TypeAlias = Sequence[float | str | None] | Matrix
 Columns: TypeAlias = Mapping[str, Column]
+Row: TypeAlias = Sequence[float | str | None]
 
 
 def encode(features: Sequence[Feature], columns: Columns) -> Matrix:
@@ -33,6 +34,33 @@ def encode(features: Sequence[Feature], columns: Columns) -> Matrix:
     return np.stack(planes).T
 
 
+class RowEncoder:
+    """Encodes raw rows one by one, with the bits that `encode` has for them; made once from the features."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._steps = [
+            (feature.values, 0.0, 0.0, None)
+            if isinstance(feature, CategoricalFeature)
+            else (None, feature.mean, feature.std, feature.fill)
+            for feature in features
+        ]
+
+    def encode(self, row: Row) -> list[float]:
+        """The row, its values in the features' order, as the network's inputs."""
+        encoded: list[float] = []
+        for (known, mean, std, fill), value in zip(self._steps, row, strict=True):
+            if known is None:
+                encoded.append(standardised(fill if value is None else value, mean, std))
+            else:
+                encoded += [float(value == category) for category in known]
+        return encoded
+
+
+def standardised(x: Any, mean: float, std: float) -> Any:
+    """(x - mean) / std with a feature's training statistics."""
+    return (x - mean) / std
+
+
 def z_scores(feature: NumericFeature, values: Column) -> Matrix:
     """(x - mean) / std, shape (n,), the feature's `fill` in place of a missing x (None or NaN)."""
     x = np.asarray(values)
@@ -43,7 +71,7 @@ def z_scores(feature: NumericFeature, values: Column) -> Matrix:
         raise ValueError(message)
     if feature.fill is not None:
         x = np.where(np.isnan(x), feature.fill, x)
-    z: Matrix = (x.astype(np.float64, copy=False) - feature.mean) / feature.std
+    z: Matrix = standardised(x.astype(np.float64, copy=False), feature.mean, feature.std)
     return z
 
 
@@ -62,7 +90,31 @@ def out_of_range(features: Sequence[Feature], columns: Columns) -> dict[str, lis
     for feature in features:
         if isinstance(feature, NumericFeature):
             values = np.asarray(columns[feature.name], dtype=np.float64)
-            rows = np.flatnonzero((values < feature.minimum) | (values > feature.maximum))
+            rows = np.flatnonzero(is_beyond(values, feature.minimum, feature.maximum))
             if rows.size:
                 outside[feature.name] = rows.tolist()
     return outside
+
+
+class RowRanges:
+    """Tells of raw rows one by one what `out_of_range` tells of them; made once from the features."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._ranges = [
+            (index, feature.name, feature.minimum, feature.maximum)
+            for index, feature in enumerate(features)
+            if isinstance(feature, NumericFeature)
+        ]
+
+    def outside(self, row: Row) -> list[str]:
+        """The features whose number, in a row in the features' order, lies outside the training range."""
+        return [
+            name
+            for index, name, minimum, maximum in self._ranges
+            if row[index] is not None and is_beyond(row[index], minimum, maximum)
+        ]
+
+
+def is_beyond(x: Any, minimum: float, maximum: float) -> Any:
+    """Whether x lies outside a feature's training range."""
+    return (x < minimum) | (x > maximum)

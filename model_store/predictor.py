@@ -1,16 +1,20 @@
 """The forward pass in numpy, and the checks that weights must pass before it runs."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.encoding import Columns, Matrix, encode
+from model_store.encoding import Columns, Matrix, Row, RowEncoder, encode
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Mlp
 
 GOLDEN_TOLERANCE = 1e-9
+Number = TypeVar("Number", float, Matrix)
 
 
 @dataclass(frozen=True)
@@ -30,30 +34,66 @@ class Predictor:
 
     def outputs(self, columns: Columns) -> Matrix:
         """What the network gives for the rows, (n,): the prediction, or its logarithm if that was trained."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._forward(encode(self.description.features, columns))
+        return self._forward(encode(self.description.features, columns))
+
+    def row_output(self, row: Row) -> float:
+        """What the network gives for one raw row, in the features' order: the same bits as `outputs`."""
+        encoded = self._row_encoder.encode(row)
+        if self._line is None:
+            return float(self._forward(np.array([encoded]))[0])
+        bias, weights = self._line
+        total: float = weighted_sum(bias, weights, encoded)
+        return total
+
+    @cached_property
+    def _row_encoder(self) -> RowEncoder:
+        return RowEncoder(self.description.features)
+
+    @cached_property
+    def _line(self) -> tuple[float, list[float]] | None:
+        """The bias and the weights of a linear network."""
+        if isinstance(self.description.network, Mlp):
+            return None
+        return float(self.weights["layers.0.bias"][0]), self.weights["layers.0.weight"][0].tolist()
+
+    @cached_property
+    def _is_log(self) -> bool:
+        return self.description.target.transform == "log"
 
     def answers(self, encoded: Matrix) -> Matrix:
         """Predictions (n,) in the target's unit for rows that are encoded already, (n, width)."""
         return self.in_unit(self._forward(encoded))
 
-    def in_unit(self, outputs: Matrix) -> Matrix:
-        """The target in its own unit from what the network gives."""
-        if self.description.target.transform == "none":
+    def in_unit(self, outputs: Number) -> Number:
+        """The target in its own unit from what the network gives: a float, or any array."""
+        if not self._is_log:
             return outputs
         with np.errstate(over="ignore"):
-            return np.exp(outputs)
+            answers: Number = np.exp(outputs)
+            return answers
 
     def _forward(self, encoded: Matrix) -> Matrix:
         network = self.description.network
-        activations = encoded.T
-        for index in range(len(network.layers)):
-            if index and isinstance(network, Mlp):
-                activations = activate(network, activations)
-            weight, bias = self.weights[f"layers.{index}.weight"], self.weights[f"layers.{index}.bias"]
-            activations = affine(weight, bias, activations)
-        predictions: Matrix = activations[0]
-        return predictions
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._line is not None:
+                total: Matrix = weighted_sum(*self._line, encoded.T)
+                return total
+            activations = encoded.T
+            for index in range(len(network.layers)):
+                if index and isinstance(network, Mlp):
+                    activations = activate(network, activations)
+                weight, bias = self.weights[f"layers.{index}.weight"], self.weights[f"layers.{index}.bias"]
+                activations = affine(weight, bias, activations)
+            predictions: Matrix = activations[0]
+            return predictions
+
+
+def weighted_sum(bias: float, weights: Sequence[float], inputs: Iterable[Any]) -> Any:
+    """weights · inputs + bias, added up in order: for inputs that are floats, or columns of shape (n,)."""
+    total = bias
+    for weight, values in zip(weights, inputs, strict=True):
+        total = total + weight * values
+    return total
 
 
 def affine(weight: Matrix, bias: Matrix, inputs: Matrix) -> Matrix:

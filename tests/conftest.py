@@ -19,6 +19,8 @@ from model_store.store import Store, open_store
 from tests.browser import chromium
 from tests.toys import publish_toy
 
+# The tests' own variable is no setting of the service, which refuses to start with it.
+USED_CARS = os.environ.pop("PLUMBLINE_USED_CARS", None)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -36,14 +38,7 @@ def torture(request: pytest.FixtureRequest) -> bool:
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run `python -m ARGUMENTS…` in a process of its own."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False, env=inherited()
-    )
-
-
-def inherited() -> dict[str, str]:
-    """The variables of a process of ours: all but the tests' own, which is no setting of the service."""
-    return {name: value for name, value in os.environ.items() if name != "PLUMBLINE_USED_CARS"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def free_port() -> int:
@@ -65,7 +60,7 @@ def serving(store: Path, *arguments: str, name: str | None = None) -> Iterator[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=inherited() | {"NO_COLOR": "1"},
+        env=os.environ | {"NO_COLOR": "1"},
     )
     try:
         wait_until_ready(process, url := f"http://127.0.0.1:{port}")
@@ -89,7 +84,7 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**inherited(), **(environment or {})},
+        env={**os.environ, **(environment or {})},
     ) as process:
         try:
             wait_until_ready(process, f"http://{host}:{port}", path)
@@ -170,10 +165,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def used_cars() -> Path:
     """The folder of the real data set, where there is one."""
-    folder = os.environ.get("PLUMBLINE_USED_CARS")
-    if not folder:
+    if not USED_CARS:
         pytest.skip("the real data are not here: PLUMBLINE_USED_CARS does not name their folder")
-    return Path(folder)
+    return Path(USED_CARS)
 
 
 def only_json(text: str) -> object:

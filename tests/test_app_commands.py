@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shlex
 import signal
 import socket
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from model_store.store import Store
-from tests.conftest import free_port, inherited, run, started
+from tests.conftest import free_port, run, started
 from tests.toys import publish_toy
 
 
@@ -247,7 +248,7 @@ def test_a_signal_ends_it_with_code_0(first_model: Path, port: int, number: sign
 
 
 def test_a_wrong_variable_ends_the_factory_with_a_sentence(first_model: Path) -> None:
-    environment = inherited() | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_PORT": "abc"}
+    environment = os.environ | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_PORT": "abc"}
     command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:build"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
     assert result.returncode != 0

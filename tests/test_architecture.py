@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -7,8 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import inherited
 
 ROOT = Path(__file__).parent.parent
 OURS = {"app", "model_store", "training", "tests", "benchmarks"}
@@ -68,7 +67,7 @@ def test_the_serving_process_has_loaded_nothing_that_only_training_needs(first_m
         text=True,
         timeout=60,
         check=True,
-        env=inherited() | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_NAME": "used-car-price"},
+        env=os.environ | {"PLUMBLINE_STORE": str(first_model), "PLUMBLINE_NAME": "used-car-price"},
     )
     loaded = {name.split(".")[0] for name in json.loads(result.stdout)}
     assert "app" in loaded

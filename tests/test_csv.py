@@ -22,7 +22,7 @@ from app import protocol
 from app.csv_stream import ADDED, LONGEST_RECORD, cells_of, split_records
 from model_store.manifest import Target
 from model_store.store import open_store
-from tests.conftest import inherited, serving, wait_until_ready
+from tests.conftest import serving, wait_until_ready
 from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_rows
 
 CSV = {"Content-Type": "text/csv"}
@@ -431,7 +431,7 @@ def test_a_client_that_goes_away_in_the_middle_does_not_hurt_the_service(
     command = [sys.executable, "-m", "app", "--store", str(first_model), "--port", url.rpartition(":")[2]]
     log = tmp_path / "log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=inherited())
+        process = subprocess.Popen(command, stdout=output, stderr=output, text=True)
         try:
             wait_until_ready(process, url)
             for content in (b"", b"Kilometers_Driven\n", b"Kilometers_Driven\n" + b"57000\n" * 100_000):

@@ -1,0 +1,132 @@
+"""The hot path answers with the bytes of the route behind it, which a query keeps for itself."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.manifest import Linear, Mlp
+from model_store.store import open_store
+from tests.conftest import serving
+from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_description
+
+ROUTE = "/predict?explain=false"
+TEXT = json.dumps({AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"})
+EXPONENTIAL = tuple(
+    row.model_copy(update={"prediction": math.exp(row.prediction)}) for row in toy_description().golden
+)
+MODELS: dict[str, dict[str, Any]] = {
+    "linear": {"network": Linear()},
+    "mlp": {"network": Mlp(hidden=(7, 3), activation="tanh")},
+    "logarithm": {"target": TARGET.model_copy(update={"transform": "log"}), "golden": EXPONENTIAL},
+    "no interval": {"network": Mlp(hidden=(4,), activation="relu"), "interval": None},
+    "filled": {"features": (AGE.model_copy(update={"fill": 3.0}), POWER, FUEL)},
+}
+
+
+@pytest.fixture(scope="module", params=list(MODELS.values()), ids=list(MODELS))
+def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    store = open_store(str(tmp_path_factory.mktemp("lane") / "store"))
+    store.promote("toy", publish_toy(store, **request.param).version)
+    with serving(Path(store.url)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+def without_id(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
+    """Status, headers and body, but for what no two answers share."""
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
+    body = re.sub(r'"request_id":"[^"]*"', "", answer.text)
+    headers["content-length"] = str(len(body))
+    return answer.status_code, headers, body
+
+
+def same(client: httpx.Client, body: str | bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    """Both ways give the same answer; returns it."""
+    fast, slow = (client.post(path, content=body, headers=headers) for path in ("/predict", ROUTE))
+    assert without_id(fast) == without_id(slow)
+    return fast
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9)
+rows = st.fixed_dictionaries(
+    {AGE.name: numbers | st.none(), POWER.name: numbers, FUEL.name: st.sampled_from([*FUEL.values, "wood"])}
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(row=rows)
+def test_any_row_gets_the_same_bytes(toy: httpx.Client, row: dict[str, object]) -> None:
+    assert same(toy, json.dumps(row)).status_code in {200, 422}
+
+
+@settings(max_examples=50, deadline=None)
+@given(row=rows)
+def test_a_row_gets_the_same_bits_alone_and_in_a_batch(toy: httpx.Client, row: dict[str, object]) -> None:
+    alone = toy.post("/predict", content=json.dumps(row))
+    batch = toy.post("/predict/batch", content=json.dumps({"instances": [row] * 3}))
+    assert alone.status_code == batch.status_code
+    if alone.status_code == 200:
+        assert batch.json()["predictions"] == [alone.json()["prediction"]] * 3
+        interval = alone.json()["interval"]
+        assert (batch.json()["interval"] or {}).get("lower", [None] * 3) == [
+            interval and interval["lower"]
+        ] * 3
+        assert list(batch.json()["out_of_range"]) == alone.json()["out_of_range"]
+
+
+BAD = ["", "{", "[]", "null", TEXT[:-1], TEXT + "x", TEXT[:-1] + ', "x": 1}', "\ufeff" + TEXT]
+
+
+@pytest.mark.parametrize("body", [TEXT, f" {TEXT}\n", " " * 40_000 + TEXT, *BAD])
+def test_any_body_gets_the_same_bytes(toy: httpx.Client, body: str) -> None:
+    same(toy, body)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({"Content-Encoding": value} for value in ("gzip", "identity", "")),
+        *({"Content-Type": value} for value in ("text/plain", "application/x-www-form-urlencoded")),
+        {"X-Request-ID": "abc"},
+        {"X-Request-ID": "not sane"},
+        {"Authorization": "Bearer nobody asked"},
+    ],
+)
+def test_any_header_gets_the_same_answer(toy: httpx.Client, headers: dict[str, str]) -> None:
+    same(toy, TEXT, headers)
+
+
+@pytest.mark.parametrize("path", ["/predict", ROUTE])
+def test_a_sane_id_comes_back_either_way(toy: httpx.Client, path: str) -> None:
+    answer = toy.post(path, content=TEXT, headers={"X-Request-ID": "abc"})
+    assert answer.headers["X-Request-ID"] == "abc"
+
+
+def test_a_body_in_several_pieces_is_answered(toy: httpx.Client) -> None:
+    pieces = (piece.encode() for piece in (TEXT[:5], TEXT[5:]))
+    assert toy.post("/predict", content=pieces).json() == toy.post(ROUTE, content=TEXT).json()
+
+
+def test_both_ways_are_counted_together(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.promote("toy", publish_toy(store).version)
+    with serving(Path(store.url)) as url, httpx.Client(base_url=url) as client:
+        for path in ("/predict", ROUTE, "/predict"):
+            assert client.post(path, content=TEXT).status_code == 200
+        assert client.post("/predict", content="{}").status_code == 422
+        assert client.get("/nowhere/at/all").status_code == 404
+        text = client.get("/metrics").text
+    counts = dict(
+        re.findall(r'plumbline_request_duration_seconds_count\{(route="[^"]*",status="\d+")\} (\S+)', text)
+    )
+    assert counts['route="/predict",status="200"'] == "3.0"
+    assert counts['route="/predict",status="422"'] == "1.0"
+    assert counts['route="other",status="404"'] == "1.0"
+    assert not any("nowhere" in series for series in counts)
