@@ -61,7 +61,7 @@ def serve(live: Live, settings: Settings, listener: socket.socket) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logging(settings.log_level)
     log_settings(settings, is_local=is_loopback(settings.host))
-    live.look()
+    live.start()
     announce(live, settings, listener)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn stops on these, then raises them once more for its caller: that is a clean end here.

@@ -27,6 +27,7 @@ class Decoder:
         self._decode_batch: Callable[[bytes], Any] = msgspec.json.Decoder(batch_type(features, row)).decode
         self._members = {feature.name: attrgetter(f"f{index}") for index, feature in enumerate(features)}
         self._texts = sum(isinstance(feature, CategoricalFeature) for feature in features)
+        self._quoted = len(features) + self._texts
         self._most_commas, self._most_braces = (max_rows * marks_a_row(features, mark) + 2 for mark in ",{")
 
     def row(self, body: bytes) -> Row:
@@ -35,7 +36,7 @@ class Decoder:
             row = self._decode_row(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             faults.refuse(faults.single_row_faults(self._features, body))
-        if not faults.has_plain_members(body, len(self._members) + self._texts):
+        if not faults.has_plain_members(body, self._quoted):
             faults.parse(body)
         return msgspec.structs.astuple(row)
 

@@ -3,7 +3,8 @@
 Whatever is not plain, and whatever anything is wrong with, goes on to the route, which answers or says why.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from http import HTTPStatus
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +23,7 @@ class Lane:
 
     def __init__(self, app: ASGIApp, live: Live, access: Access) -> None:
         self._app, self._live, self._access = app, live, access
-        self._observe = live.telemetry.observe
+        self._series = live.telemetry.durations.series(PATH, HTTPStatus.OK)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with what was read of it."""
@@ -41,25 +42,19 @@ class Lane:
         headers = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
-        self._observe(PATH, 200, perf_counter() - began)
+        self._series.add(perf_counter() - began)
 
-    def _answer(self, headers: Iterable[tuple[bytes, bytes]], message: Message) -> tuple[bytes, bytes] | None:
+    def _answer(self, headers: Sequence[tuple[bytes, bytes]], message: Message) -> tuple[bytes, bytes] | None:
         """The request's id and its answer; None if it is for the route to answer."""
         served, body = self._live.served, message.get("body", b"")
         if served is None or message.get("more_body") or len(body) > SMALL_BODY:
             return None
-        request_id, authorization = None, None
-        for name, value in headers:
-            if name == b"x-request-id" and request_id is None:
-                request_id = value
-            elif name == b"authorization" and authorization is None:
-                authorization = value
-            elif name == b"content-encoding":
-                return None
-        if not self._access.allows(authorization):
+        # Of two headers of a name the first one counts, as on the route.
+        given = dict(reversed(headers))
+        if b"content-encoding" in given or not self._access.allows(given.get(b"authorization")):
             return None
         try:
-            return sane_id(request_id), served.predict(body)
+            return sane_id(given.get(b"x-request-id")), served.predict(body)
         except Refused:
             return None
 

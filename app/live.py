@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from threading import Lock, Thread
 
 from app.problems import Refused
 from app.serving import Served
@@ -15,6 +16,7 @@ from model_store.store import Store
 logger = logging.getLogger("plumbline")
 
 RETRY_AFTER = "5"
+PATIENCE = 5.0
 
 
 class Live:
@@ -23,7 +25,7 @@ class Live:
     def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
         self.store, self.telemetry = store, telemetry
         self._settings = settings
-        self._woken = asyncio.Event()
+        self._woken, self._looking = asyncio.Event(), Lock()
         self.served: Served | None = None
         self.trouble: str | None = None
         self._last_error = ""
@@ -35,12 +37,22 @@ class Live:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER})
         return self.served
 
+    def start(self) -> None:
+        """Look, and wait for it as long as a start may take; a slow store goes on being looked at."""
+        first = Thread(target=self.look, daemon=True)
+        first.start()
+        first.join(PATIENCE)
+
     def look(self) -> None:
         """Ask the store what is due, verify it beside the version that is live, and swap them in one go.
 
         Blocks on the store and on verifying: call it in a thread. Anything wrong changes nothing but
         `trouble`, the metrics and the log.
         """
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         try:
             fresh = None if self._is_due() else self.load_due()
         except StoreError as error:

@@ -51,7 +51,7 @@ def build_from(settings: Settings) -> ASGIApp:
     """Make the application, with a version if there is one to serve now; raises StoreError for no store."""
     configure_logging(settings.log_level)
     live = Live(open_store(settings.store), Telemetry(), settings)
-    live.look()
+    live.start()
     return create_app(live, settings)
 
 

@@ -31,7 +31,7 @@ class Edge:
     """Around the framework: gives requests an id, counts them, and answers HEAD as GET without its body."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app, self._observe = app, telemetry.observe
+        self._app, self._durations = app, telemetry.durations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the server leaves the body of HEAD away."""
@@ -58,7 +58,7 @@ class Edge:
                 await self._app(inner, receive, send_with_id)
         finally:
             route = getattr(inner.get("route"), "path", "other")
-            self._observe(route, status, perf_counter() - began)
+            self._durations.series(route, status).add(perf_counter() - began)
 
 
 def sane_id(given: bytes | None) -> bytes:

@@ -29,7 +29,7 @@ from model_store.manifest import (
 )
 
 
-class Interval(Struct, frozen=True):
+class Interval(Struct, frozen=True, gc=False):
     """Where the actual value lies for the share `coverage` of new rows, in the target's unit."""
 
     coverage: float
@@ -37,7 +37,7 @@ class Interval(Struct, frozen=True):
     upper: float
 
 
-class Prediction(Struct, frozen=True):
+class Prediction(Struct, frozen=True, gc=False):
     """The answer for one row; `out_of_range` names the inputs outside their training range."""
 
     prediction: float
@@ -47,7 +47,7 @@ class Prediction(Struct, frozen=True):
     version: str
 
 
-class ExplainedPrediction(Prediction, frozen=True):
+class ExplainedPrediction(Prediction, frozen=True, gc=False):
     """The answer for one row, taken apart: `baseline` is what the average training row would get.
 
     Baseline and contributions, one an input and in the target's unit, add up to the prediction.

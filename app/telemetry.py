@@ -11,20 +11,27 @@ from prometheus_client.registry import Collector
 BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Durations(Collector):
-    """How many requests took how long, by route and status: a histogram without locks, for one thread."""
+class Series:
+    """How many requests of one route and status took how long; without locks, for one thread."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], list[int]] = {}
-        self._sums: dict[tuple[str, int], float] = {}
+        self.counts, self.sum = [0] * (len(BOUNDS) + 1), 0.0
 
-    def observe(self, route: str, status: int, seconds: float) -> None:
+    def add(self, seconds: float) -> None:
         """Count one request."""
-        key = route, status
-        if key not in self._counts:
-            self._counts[key], self._sums[key] = [0] * (len(BOUNDS) + 1), 0.0
-        self._counts[key][bisect_left(BOUNDS, seconds)] += 1
-        self._sums[key] += seconds
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+
+class Durations(Collector):
+    """A histogram of the requests' durations, by route and status."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, int], Series] = {}
+
+    def series(self, route: str, status: int) -> Series:
+        """The requests of one route with one status."""
+        return self._series.setdefault((route, status), Series())
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The histogram as it is now."""
@@ -34,9 +41,9 @@ class Durations(Collector):
             labels=("route", "status"),
         )
         names = [*map(str, BOUNDS), "+Inf"]
-        for (route, status), counts in self._counts.items():
-            buckets = list(zip(names, accumulate(counts), strict=True))
-            family.add_metric((route, str(status)), buckets, self._sums[route, status])
+        for (route, status), series in self._series.items():
+            buckets = list(zip(names, accumulate(series.counts), strict=True))
+            family.add_metric((route, str(status)), buckets, series.sum)
         yield family
 
 
@@ -45,9 +52,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        durations = Durations()
-        self._registry.register(durations)
-        self.observe = durations.observe
+        self.durations = Durations()
+        self._registry.register(self.durations)
         self._model = Gauge(
             "plumbline_model_info",
             "The served version.",

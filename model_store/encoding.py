@@ -39,16 +39,17 @@ class RowEncoder:
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self._steps = [
-            (feature.values, 0.0, 0.0, None)
+            (index, feature.values, 0.0, 0.0, None)
             if isinstance(feature, CategoricalFeature)
-            else (None, feature.mean, feature.std, feature.fill)
-            for feature in features
+            else (index, None, feature.mean, feature.std, feature.fill)
+            for index, feature in enumerate(features)
         ]
 
     def encode(self, row: Row) -> list[float]:
         """The row, its values in the features' order, as the network's inputs."""
         encoded: list[float] = []
-        for (known, mean, std, fill), value in zip(self._steps, row, strict=True):
+        for index, known, mean, std, fill in self._steps:
+            value = row[index]
             if known is None:
                 encoded.append(standardised(fill if value is None else value, mean, std))
             else:

@@ -1,6 +1,6 @@
 """The forward pass in numpy, and the checks that weights must pass before it runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -41,8 +41,7 @@ class Predictor:
         encoded = self._row_encoder.encode(row)
         if self._line is None:
             return float(self._forward(np.array([encoded]))[0])
-        bias, weights = self._line
-        total: float = weighted_sum(bias, weights, encoded)
+        total: float = weighted_sum(*self._line, encoded)
         return total
 
     @cached_property
@@ -50,11 +49,12 @@ class Predictor:
         return RowEncoder(self.description.features)
 
     @cached_property
-    def _line(self) -> tuple[float, list[float]] | None:
-        """The bias and the weights of a linear network."""
+    def _line(self) -> tuple[float, list[tuple[int, float]]] | None:
+        """The bias and the numbered weights of a linear network."""
         if isinstance(self.description.network, Mlp):
             return None
-        return float(self.weights["layers.0.bias"][0]), self.weights["layers.0.weight"][0].tolist()
+        weights = self.weights["layers.0.weight"][0].tolist()
+        return float(self.weights["layers.0.bias"][0]), list(enumerate(weights))
 
     @cached_property
     def _is_log(self) -> bool:
@@ -88,11 +88,11 @@ class Predictor:
             return predictions
 
 
-def weighted_sum(bias: float, weights: Sequence[float], inputs: Iterable[Any]) -> Any:
+def weighted_sum(bias: float, weights: Sequence[tuple[int, float]], inputs: Any) -> Any:
     """weights · inputs + bias, added up in order: for inputs that are floats, or columns of shape (n,)."""
     total = bias
-    for weight, values in zip(weights, inputs, strict=True):
-        total = total + weight * values
+    for index, weight in weights:
+        total = total + weight * inputs[index]
     return total
 
 

@@ -4,8 +4,10 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +33,7 @@ from model_store.remote import ObjectStorage
 from model_store.storage import LocalDisk, Storage
 from model_store.store import Store, open_store
 from tests.clouds import BUCKET, free_port, s3, s3_variables
-from tests.conftest import run, wait_until_ready
+from tests.conftest import run, started, wait_until_ready
 from tests.toys import expected_predictions, publish_toy, toy_rows, toy_weights
 
 LIMIT = 10**7
@@ -330,7 +332,7 @@ def check_fails_in_a_sentence(url: str, monkeypatch: pytest.MonkeyPatch, variabl
         monkeypatch.setenv(name, value)
     with pytest.raises(StorageFailed, match=f"^{url}/[^\n]+$"):
         open_store(url).models()
-    for command in (("model_store", "list"), ("model_store", "promote", "toy", "1"), ("app", "--port", "0")):
+    for command in (("model_store", "list"), ("model_store", "promote", "toy", "1"), ("app", "--check")):
         result = run(*command, "--store", url, timeout=30)
         assert (result.returncode, result.stdout) == (3, "")
         assert result.stderr.startswith("error: ")
@@ -339,6 +341,16 @@ def check_fails_in_a_sentence(url: str, monkeypatch: pytest.MonkeyPatch, variabl
 
 def test_an_endpoint_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     check_fails_in_a_sentence(f"s3://{BUCKET}", monkeypatch, s3_variables(free_port()))
+
+
+def test_a_service_is_live_while_its_endpoint_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, began = free_port(), time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name, value in s3_variables(silent.getsockname()[1]).items():
+            monkeypatch.setenv(name, value)
+        with started("app", "--store", f"s3://{BUCKET}", "--port", port, port=port, path="/livez"):
+            assert time.monotonic() - began < 15
+            assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 503
 
 
 def test_a_key_that_nobody_knows_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
