@@ -19,7 +19,7 @@ class Prices(Model):
         self.model = model
         self.ready = True
 
-    def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:  # noqa: ARG002, KServe gives them
+    def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:
         """The prices of one tensor of kilometres."""
         return get_predict_response(payload, self.model.predict(payload.inputs[0].as_numpy()), self.name)
 

@@ -16,7 +16,7 @@ from benchmarks.peer_servers.linear import read
 class Prices(LitAPI):
     """The model behind /predict."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002, LitServe gives it by this name
+    def setup(self, device: str) -> None:
         """Read the model, in the worker."""
         self.model = read(sys.argv[1])
 

@@ -21,9 +21,9 @@ class Prices(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,  # noqa: ARG002, MLflow gives it
+        context: PythonModelContext,
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,  # noqa: ARG002, and these
+        params: dict[str, Any] | None = None,
     ) -> Any:
         """The prices of a table of one column."""
         return self.model.predict(model_input[self.model.feature].to_numpy())
