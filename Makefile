@@ -7,7 +7,7 @@ BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test torture lint bench
+.PHONY: run test torture lint bench bench-peers
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -29,6 +29,10 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.large_requests
 	$(BIN)/python -m benchmarks.serving
+
+# Other servers beside this one; the first time it installs each of them under .peers.
+bench-peers: .venv/dev
+	$(BIN)/python -m benchmarks.peers
 
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \
