@@ -21,6 +21,7 @@ from starlette.requests import Request
 from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
 from app.protocol import Streamed, refuse_compressed
+from app.schemas import encode_numbers
 from app.serving import Served
 from app.telemetry import Tally
 from model_store.cells import read_number
@@ -309,7 +310,7 @@ def only(kept: NDArray[np.bool_], values: Column) -> Column:
 
 def numbers_as_text(numbers: Matrix) -> list[str]:
     """Each number in the fewest digits that give it back, as in JSON; shape (n,), n above 0."""
-    return msgspec.json.encode(numbers.tolist())[1:-1].decode().split(",")
+    return encode_numbers(numbers)[1:-1].decode().split(",")
 
 
 def escaped(text: str) -> str:
