@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
-from app.protocol import Streamed, refuse_compressed
+from app.protocol import Streamed, is_forwarded, refuse_compressed
 from app.serving import Served
 from model_store.cells import read_number
 from model_store.encoding import Column, Matrix
@@ -53,7 +53,7 @@ async def answer_csv(served: Served, request: Request) -> Streamed:
             yield await asyncio.to_thread(table.answer, block)
 
     headers = {"X-Model": served.name, "X-Model-Version": served.version}
-    return Streamed(parts(), "text/csv; charset=utf-8", headers)
+    return Streamed(parts(), "text/csv; charset=utf-8", headers, held=is_forwarded(request))
 
 
 async def record_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
