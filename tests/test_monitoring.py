@@ -198,6 +198,11 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
         assert rule["annotations"]["runbook"].endswith(".")
 
 
+def test_the_readme_lists_the_alerts() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (DEPLOY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in ALERTS]
+
+
 @needs_prometheus
 def test_promtool_accepts_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
