@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import httpx
 import pytest
@@ -39,13 +39,16 @@ class Echo(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     status = 200
+    has_come = Event()
 
     def do_POST(self) -> None:
+        self.has_come.set()
         self.rfile.read(int(self.headers["Content-Length"]))
         content = json.dumps(dict(self.headers.items())).encode()
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Retry-After", "5")
+        self.send_header("X-Request-ID", self.headers["X-Request-ID"])
         self.end_headers()
         self.wfile.write(content)
 
@@ -170,15 +173,27 @@ def test_no_request_fails_while_one_of_two_replicas_ends(tmp_path: Path, toy_sto
 @needs_nginx
 def test_a_csv_longer_than_any_buffer_comes_back_whole(tmp_path: Path, mixed_service: str) -> None:
     header = ",".join((AGE.name, POWER.name, FUEL.name))
-    content = f"{header}\n{'4.0,90.5,diesel' + chr(10)}".encode() + b"4.0,90.5,diesel\n" * 400_000
-    assert len(content) > 6_000_000
+    content = f"{header}\n".encode() + b"4.0,90.5,diesel\n" * 600_000
+    assert len(content) > 9_000_000
     address = mixed_service.removeprefix("http://")
     with nginx(tmp_path, address, address) as client:
         answer = client.post("/predict/batch", content=content, headers=CSV)
-    assert answer.status_code == 200
-    assert (
-        answer.content == httpx.post(f"{mixed_service}/predict/batch", content=content, headers=CSV).content
-    )
+    direct = httpx.post(f"{mixed_service}/predict/batch", content=content, headers=CSV)
+    assert (answer.status_code, answer.content) == (200, direct.content)
+
+
+@needs_nginx
+def test_a_csv_goes_on_to_the_replica_before_it_has_come_whole(tmp_path: Path) -> None:
+    Echo.has_come.clear()
+
+    def halves() -> Iterator[bytes]:
+        yield b"a\n"
+        assert Echo.has_come.wait(10)
+        yield b"1\n"
+
+    with stub(Echo) as address, nginx(tmp_path, address, address) as client:
+        headers = {"Content-Length": "4", **CSV}
+        assert client.post("/predict/batch", content=halves(), headers=headers).status_code == 200
 
 
 @needs_nginx
