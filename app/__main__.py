@@ -25,6 +25,7 @@ from app.logs import Lines, logger
 from app.main import UsageError, build_from, create_app, log_settings, read_settings
 from app.settings import Settings
 from app.telemetry import Telemetry
+from app.transport import Protocol
 from model_store.errors import StoreError
 from model_store.store import open_store
 
@@ -118,12 +119,14 @@ def configure(application: Callable[..., Any], settings: Settings) -> uvicorn.Co
         factory=isinstance(application, partial),
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
         timeout_graceful_shutdown=settings.grace_seconds,
         ws="none",
+        proxy_headers=False,
+        server_header=False,
     )
 
 
