@@ -1,7 +1,7 @@
 """What the service is measured against: `python -m benchmarks.contenders NAME STORE PORT`.
 
 `floor` is the least that a server on uvicorn can do: read the body and answer a constant. The others are the
-service itself with one thing switched off (or, for the keys, on), to see what it costs.
+service itself with one thing switched off (or, for the keys and the log, on), to see what it costs.
 """
 
 import hashlib
@@ -12,7 +12,9 @@ from unittest.mock import patch
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+import app.__main__
 import app.main
 from app import faults, lane
 from app.__main__ import main as serve
@@ -30,10 +32,11 @@ def main() -> None:
     """Serve one contender until a signal ends it."""
     name, store, port = sys.argv[1:]
     if name in CHANGES:
-        if change := CHANGES[name]:
+        change = CHANGES[name]
+        options = change if isinstance(change, list) else []
+        if isinstance(change, tuple):
             patch.object(*change).start()
-        keys = ["--api-keys", hashlib.sha256(KEY).hexdigest()] if name == "a key" else []
-        sys.exit(serve(["--store", store, "--port", port, *keys]))
+        sys.exit(serve(["--store", store, "--port", port, *options]))
     version = open_store(store).load_promoted(NAME)
     listen(floor(version), int(port))
 
@@ -67,15 +70,17 @@ def no_interval(served: Served, version: Version, max_rows: int) -> None:
 
 
 prepare = Served.__init__
-CHANGES: dict[str, tuple[Any, str, Any] | None] = {
-    "ours": None,
-    "a key": None,
+CHANGES: dict[str, tuple[Any, str, Any] | list[str]] = {
+    "ours": [],
+    "keys": ["--api-keys", hashlib.sha256(KEY).hexdigest()],
+    "a log line for each request": ["--log-requests", "1"],
     "no histogram of durations": (Requests, "add", lambda *_: None),
     "no count of rows": (Telemetry, "row", lambda *_: None),
     "no request id": (lane, "sane_id", lambda _: b"1"),
     "no interval": (Served, "__init__", no_interval),
     "no out_of_range": (RowRanges, "outside", lambda *_: []),
     "no look for repeated members": (faults, "has_plain_members", lambda *_: True),
+    "two writes an answer": (app.__main__, "Protocol", HttpToolsProtocol),
     "no lane": (app.main, "Lane", lambda inner, *_, **_options: inner),
 }
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import NAME
 from benchmarks.peer_processes import (
     ONE,
     Contender,
@@ -37,7 +36,6 @@ from benchmarks.peer_processes import (
     prepare,
 )
 from benchmarks.serving import FEATURE, ROUNDS, Bench, Server, Slice, machine, median
-from model_store.store import open_store
 
 MANY = [1000 + 37 * number for number in range(10_000)]
 
@@ -71,7 +69,7 @@ FLOOR = Contender(
 )
 OURS = Contender(
     title="ours",
-    command="{bin}/python -m benchmarks.contenders ours {store} {port}",
+    command="{bin}/python -m app --store {store} --port {port}",
     path="/predict",
     batch_path="/predict/batch",
     body=instances,
@@ -179,7 +177,6 @@ def main() -> None:
     problems = install_all(chosen)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        write_model(bench)
         print(f"{machine()}; medians of {arguments.rounds} rounds", flush=True)
         found = measure_all(bench, chosen, arguments.rounds, problems)
         print_tables(bench, found, problems)
@@ -214,21 +211,6 @@ def install_all(peers: Sequence[Contender]) -> dict[str, str]:
             problems[peer.name] = str(reason)
             tell(peer, reason)
     return problems
-
-
-def write_model(bench: Bench) -> None:
-    """Write down the promoted model's numbers for the peers."""
-    version = open_store(str(bench.store)).load_promoted(NAME)
-    feature: Any = version.manifest.features[0]
-    weights = version.predictor.weights
-    numbers = {
-        "feature": feature.name,
-        "mean": feature.mean,
-        "std": feature.std,
-        "weight": weights["layers.0.weight"][0][0],
-        "bias": weights["layers.0.bias"][0],
-    }
-    (bench.folder / "model.json").write_text(json.dumps(numbers))
 
 
 def measure_all(

@@ -17,13 +17,13 @@ import sys
 import tempfile
 import time
 import timeit
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from app.serving import Served
@@ -31,7 +31,7 @@ from benchmarks.contenders import CHANGES, EXAMPLE, KEY, NAME
 from model_store.manifest import GoldenRow, Linear, NumericFeature
 from model_store.predictor import dump_weights
 from model_store.store import Store, open_store
-from tests.conftest import free_port, run, wait_until_ready
+from tests.conftest import free_port, run
 from tests.toys import toy_description, toy_weights
 
 ROUNDS = 9
@@ -84,51 +84,51 @@ class Bench:
         self.script = folder / "load.lua"
         self.script.write_text(SCRIPT)
         self.figures: dict[str, Any] = {}
-        cars = folder / "cars.csv"
-        for command in (
-            ("sample", cars),
-            (
-                "fit",
-                cars,
-                "--target",
-                "Price",
-                "--feature",
-                FEATURE,
-                "--name",
-                NAME,
-                "--store",
-                self.store,
-                "--promote",
-            ),
-        ):
-            result = run("training", *command)
-            assert result.returncode == 0, result.stderr
+        train(cars=folder / "cars.csv", store=self.store)
+        self.numbers = model_numbers(self.store)
+        (folder / "model.json").write_text(json.dumps(self.numbers))
 
     @contextmanager
-    def server(self, name: str, *options: str) -> Iterator[Server]:
-        """A contender, on its core, ready."""
+    def server(self, name: str) -> Iterator[Server]:
+        """A contender, on its core, or with several workers on both, from when its first answer is right."""
         port = free_port()
-        module = ("app", "--store", str(self.store), "--port", str(port), *options)
-        other = (
-            "benchmarks.template" if "def" in name else "benchmarks.contenders",
-            name,
-            str(self.store),
-            str(port),
-        )
-        os.sched_setaffinity(0, SERVER_CORE if "--workers" not in options else SERVER_CORE | LOAD_CORE)
-        process = subprocess.Popen(
-            [sys.executable, "-m", *(module if options else other)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        command = [sys.executable, "-m", *self.command(name), str(port)]
+        os.sched_setaffinity(0, SERVER_CORE | LOAD_CORE if "worker" in name else SERVER_CORE)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
         os.sched_setaffinity(0, LOAD_CORE)
         try:
-            wait_until_ready(process, url := f"http://127.0.0.1:{port}", "/docs")
-            yield Server(name, url, process)
+            self.wait_until_right(process, port)
+            yield Server(name, f"http://127.0.0.1:{port}", process)
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+    def command(self, name: str) -> list[str]:
+        """The module that is the contender, and its arguments but for the port."""
+        ours = ["app", "--store", str(self.store)]
+        if "worker" in name:
+            return [*ours, "--workers", name[0], "--port"]
+        if name == "ours":
+            return [*ours, "--port"]
+        if "def" in name:
+            return ["benchmarks.template", name, str(self.folder / "model.json")]
+        return ["benchmarks.contenders", name, str(self.store)]
+
+    def wait_until_right(self, process: subprocess.Popen[str], port: int) -> None:
+        """Ask every few milliseconds until the answer is what numpy computes."""
+        model = self.numbers
+        z_score = (json.loads(EXAMPLE)[FEATURE] - model["mean"]) / model["std"]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY.decode()}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", EXAMPLE, headers)
+        for _ in range(6000):
+            with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+                prediction = json.load(answer)["prediction"]
+                assert np.isclose(prediction, z_score * model["weight"] + model["bias"], rtol=1e-12)
+                return
+            assert process.poll() is None
+            time.sleep(0.005)
+        message = "it did not answer"
+        raise TimeoutError(message)
 
     def load(
         self, server: Server, path: str, body: bytes, connections: int, media: str = "application/json"
@@ -159,6 +159,28 @@ class Bench:
 
 
 WRK = shutil.which("wrk") or "wrk"
+
+
+def train(cars: Path, store: Path) -> None:
+    """Write the sample table and train the first model on it."""
+    options = ("--target", "Price", "--feature", FEATURE, "--name", NAME, "--store", store, "--promote")
+    for command in (("sample", cars), ("fit", cars, *options)):
+        result = run("training", *command)
+        assert result.returncode == 0, result.stderr
+
+
+def model_numbers(store: Path) -> dict[str, Any]:
+    """The promoted model's numbers, for contenders that know nothing of the store."""
+    version = open_store(str(store)).load_promoted(NAME)
+    feature: Any = version.manifest.features[0]
+    weights = version.predictor.weights
+    return {
+        "feature": feature.name,
+        "mean": feature.mean,
+        "std": feature.std,
+        "weight": weights["layers.0.weight"][0][0],
+        "bias": weights["layers.0.bias"][0],
+    }
 
 
 def main() -> None:
@@ -210,7 +232,6 @@ def single_rows(bench: Bench) -> None:
     rows = []
     with ExitStack() as stack:
         servers = [stack.enter_context(bench.server(name)) for name in ("floor", "ours", "async def", "def")]
-        check(servers)
         before = {server.name: server.memory for server in servers}
         for connections in (1, 16, 64):
             slices = take_turns(bench, servers, connections)
@@ -238,16 +259,6 @@ def single_rows(bench: Bench) -> None:
         ]
     bench.keep("Single rows", rows)
     bench.keep("Memory", memory)
-
-
-def check(servers: Sequence[Server]) -> None:
-    """All of them answer, and alike."""
-    answers = [
-        httpx.post(f"{server.url}/predict", content=EXAMPLE, headers={"Content-Type": "application/json"})
-        for server in servers
-    ]
-    predictions = [answer.json()["prediction"] for answer in answers]
-    assert np.allclose(predictions, predictions[0], rtol=1e-12), predictions
 
 
 def batch_bodies(count: int) -> dict[str, tuple[bytes, str]]:
@@ -394,9 +405,7 @@ def wide_model(store: Store, inputs: int) -> Served:
 def workers(bench: Bench) -> None:
     """One process and two, both cores shared with the load."""
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(bench.server(f"{count} worker", "--workers", str(count))) for count in (1, 2)
-        ]
+        servers = [stack.enter_context(bench.server(f"{count} worker")) for count in (1, 2)]
         slices = take_turns(bench, servers, 64)
     rows = [
         {

@@ -1,14 +1,16 @@
-"""What people write, FastAPI, pydantic, torch: `python -m benchmarks.template "async def" STORE PORT`."""
+"""What people write, FastAPI, pydantic, torch: `python -m benchmarks.template "async def" MODEL.json PORT`.
 
+It stands alone, as theirs does: it imports nothing of the project, and the model's numbers come from a file.
+"""
+
+import json
 import sys
-from typing import Any
+from pathlib import Path
 
 import torch
+import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-
-from benchmarks.contenders import NAME, listen
-from model_store.store import Version, open_store
 
 
 class Row(BaseModel):
@@ -23,22 +25,20 @@ class Batch(BaseModel):
     instances: list[Row]
 
 
-def template(version: Version, *, is_async: bool) -> FastAPI:
+def template(numbers: dict[str, float], *, is_async: bool) -> FastAPI:
     """The application, as tutorials have it."""
     torch.set_num_threads(1)
-    feature: Any = version.manifest.features[0]
-    tensors = version.predictor.weights
     model = torch.nn.Linear(1, 1).double()
-    model.load_state_dict(
-        {part: torch.from_numpy(tensors[f"layers.0.{part}"]) for part in ("weight", "bias")}
-    )
+    weights = {"weight": [[numbers["weight"]]], "bias": [numbers["bias"]]}
+    model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
     model.eval()
     api = FastAPI()
 
     def infer(rows: list[Row]) -> list[float]:
         kilometres = torch.tensor([[row.Kilometers_Driven] for row in rows], dtype=torch.float64)
         with torch.no_grad():
-            predictions: list[float] = model((kilometres - feature.mean) / feature.std)[:, 0].tolist()
+            z_scores = (kilometres - numbers["mean"]) / numbers["std"]
+            predictions: list[float] = model(z_scores)[:, 0].tolist()
         return predictions
 
     def predict(row: Row) -> dict[str, float]:
@@ -59,5 +59,7 @@ def template(version: Version, *, is_async: bool) -> FastAPI:
 
 
 if __name__ == "__main__":
-    version = open_store(sys.argv[2]).load_promoted(NAME)
-    listen(template(version, is_async=sys.argv[1] == "async def"), int(sys.argv[3]))
+    api = template(json.loads(Path(sys.argv[2]).read_text()), is_async=sys.argv[1] == "async def")
+    uvicorn.run(
+        api, port=int(sys.argv[3]), loop="uvloop", http="httptools", access_log=False, log_level="warning"
+    )
