@@ -42,10 +42,10 @@ class Lane:
         began = perf_counter()
         with self._admission:
             message = await receive()
-        # Of two headers of a name the first one counts, as on the route.
-        headers = dict(reversed(scope["headers"]))
-        served = self._live.served
-        prediction = served and self._predict(served, headers, message)
+        headers, served = dict(scope["headers"]), self._live.served
+        # Which of two headers of one name counts is for the route to say.
+        is_plain = len(headers) == len(scope["headers"])
+        prediction = served and is_plain and self._predict(served, headers, message)
         if not (served and prediction):
             await self._app(scope, read_again(message, receive), send)
             return

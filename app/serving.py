@@ -65,6 +65,7 @@ class Served:
         self.digest, self.report = version.digest, version.report
         self._ranges, self._interval = RowRanges(self.manifest.features), self.manifest.interval
         self._deciles = self.manifest.target.deciles
+        self._is_transformed = self.manifest.target.transform != "none"
         self.encode = msgspec.json.Encoder().encode
 
     def predict(self, body: bytes) -> Prediction:
@@ -114,17 +115,17 @@ class Served:
         return Answers(in_unit(outputs), bounds)
 
     def _prediction(self, row: Row) -> Prediction:
-        predictor, residuals = self._predictor, self._interval
-        output, interval = predictor.row_output(row), None
-        prediction = float(predictor.in_unit(output))
-        finite = isfinite(prediction)
+        residuals, interval = self._interval, None
+        prediction = lower = upper = self._predictor.row_output(row)
         if residuals is not None:
-            lower = float(predictor.in_unit(output + residuals.lower))
-            upper = float(predictor.in_unit(output + residuals.upper))
-            interval = Interval(residuals.coverage, lower, upper)
-            finite = finite and isfinite(lower) and isfinite(upper)
-        if not finite:
+            lower, upper = prediction + residuals.lower, prediction + residuals.upper
+        if self._is_transformed:
+            lower, prediction, upper = map(float, map(self._predictor.in_unit, (lower, prediction, upper)))
+        # The sum is finite if all are, unless they are so large that each has to be looked at.
+        if not isfinite(lower + prediction + upper) and not all(map(isfinite, (lower, prediction, upper))):
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, OVERFLOW, [Fault("", "the prediction overflows")])
+        if residuals is not None:
+            interval = Interval(residuals.coverage, lower, upper)
         outside = self._ranges.outside(row)
         return Prediction(prediction, interval, outside, self.name, self.version)
 
