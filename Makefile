@@ -3,11 +3,16 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
+# They lock and audit from a folder of their own, so that what they need does not mix with what serves.
+TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+# More for `docker build`, as --network host.
+BUILD ?=
+
 BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test torture lint bench
+.PHONY: run test torture lint bench lock audit image image-test
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -30,6 +35,32 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks.large_requests
 	$(BIN)/python -m benchmarks.serving
 
+# The newest versions that pyproject.toml admits, one for each distribution on all systems, with the SHA-256 of
+# all its files. torch is left out: its file is another in each index. So are CUDA's libraries, which it asks for on
+# Linux alone; hence the other system.
+LOCK := .venv/tools/bin/uv pip compile pyproject.toml --upgrade --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --custom-compile-command 'make lock' --quiet
+
+lock: .venv/tools/done
+	$(LOCK) --universal --fork-strategy fewest --output-file requirements/serve.txt
+	MACOSX_DEPLOYMENT_TARGET=14.0 $(LOCK) --extra train --python-platform macos --no-emit-package torch \
+	    --constraint requirements/serve.txt --output-file requirements/train.txt
+
+# Known vulnerabilities of the locked versions, and a list of what serves (CycloneDX).
+audit: .venv/tools/done
+	mkdir -p dist
+	.venv/tools/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/serve.cdx.json requirements/serve.txt
+	.venv/tools/bin/python -m tests.audit requirements/serve.txt requirements/train.txt
+
+image:
+	docker build $(BUILD) --target serve --tag plumbline .
+	docker build $(BUILD) --target train --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag plumbline-train .
+
+# Builds both images and runs them, where a Docker engine answers.
+image-test: .venv/dev
+	$(BIN)/python -m pytest --images tests/test_image.py
+
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \
 	    --optimizer gd --learning-rate 0.1 --epochs 200 --seed 0 --name $(MODEL) --store models --promote
@@ -44,4 +75,9 @@ cars.csv: | .venv/train
 
 .venv/train .venv/dev: .venv/%: pyproject.toml | .venv/torch
 	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv/tools/done: Makefile
+	$(PYTHON) -m venv .venv/tools
+	.venv/tools/bin/pip install --quiet $(TOOLS)
 	touch $@
