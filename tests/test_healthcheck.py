@@ -35,8 +35,10 @@ def test_the_healthcheck_fails_where_nothing_listens() -> None:
 
 def test_a_listener_that_never_answers_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.healthcheck.PATIENCE", 0.2)
+    began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert not is_live(*silent.getsockname())
+    assert time.monotonic() - began < 5
 
 
 class Unavailable(BaseHTTPRequestHandler):
@@ -84,6 +86,7 @@ def test_a_container_can_be_stopped_before_the_service_is_imported(first_model: 
     with subprocess.Popen(command) as process:
         try:
             while not handles_sigterm(process.pid):
+                assert process.poll() is None
                 time.sleep(0.001)
             loaded = Path(f"/proc/{process.pid}/maps").read_text()
             process.terminate()
