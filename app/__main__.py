@@ -12,15 +12,20 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app import logs
 from app.live import Live
-from app.main import UsageError, build_from, configure_logging, create_app, log_settings, read_settings
+from app.logs import Lines, logger
+from app.main import UsageError, build_from, create_app, log_settings, read_settings
 from app.settings import Settings
 from app.telemetry import Telemetry
+from app.transport import Protocol
 from model_store.errors import StoreError
 from model_store.store import open_store
 
@@ -31,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = options.pop("check")
     try:
         settings = read_settings(options)
-        live = Live(open_store(settings.store), Telemetry(), settings)
-        return verify(live) if check else serve(live, settings, listen(settings.host, settings.port))
+        if check:
+            return verify(Live(open_store(settings.store), Telemetry(), settings))
+        return serve(settings, listen(settings.host, settings.port))
     except UsageError as error:
         return fail(error, 2)
     except StoreError as error:
@@ -55,23 +61,45 @@ def verify(live: Live) -> int:
     return 0
 
 
-def serve(live: Live, settings: Settings, listener: socket.socket) -> int:
-    """Answer until a signal comes."""
-    # Until there is a loop that can heed it; nobody's look is lost, the first is yet to come.
+def serve(settings: Settings, listener: socket.socket) -> int:
+    """Answer until a signal comes; raises StoreError for no store."""
+    # Until the server heeds them: an end is a clean one, and no look is lost, since the first is yet to come.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    configure_logging(settings.log_level)
+    lines = logs.configure(settings.log_level)
     log_settings(settings, is_local=is_loopback(settings.host))
+    live = Live(open_store(settings.store), Telemetry(dropped_lines=lambda: lines.dropped), settings)
     live.start()
-    announce(live, settings, listener)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these, then raises them once more for its caller: that is a clean end here.
-        signal.signal(number, lambda *_: None)
+    announce(live, settings, listener, lines)
     if settings.workers == 1:
-        uvicorn.Server(configure(create_app(live, settings), settings)).run(sockets=[listener])
+        run_alone(uvicorn.Server(configure(create_app(live, settings), settings)), listener)
     else:
-        config = configure(partial(build_from, settings), settings)
-        Workers(config, sockets=[listener]).run()
+        run_workers(settings, listener)
     return 0
+
+
+def run_alone(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Answer in this process."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # The server takes these over, and raises them once more when it has ended, for whoever had them before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])
+
+
+def run_workers(settings: Settings, listener: socket.socket) -> None:
+    """Answer in several processes, which this one watches."""
+    try:
+        folder = TemporaryDirectory(prefix="plumbline-")
+    except OSError:
+        message = "workers need a folder for temporary files: set TMPDIR to one that can be written"
+        raise UsageError(message) from None
+    with folder as shared:
+        config = configure(partial(build_from, settings, Path(shared)), settings)
+        Workers(config, sockets=[listener]).run()
 
 
 class Workers(Multiprocess):
@@ -91,10 +119,14 @@ def configure(application: Callable[..., Any], settings: Settings) -> uvicorn.Co
         factory=isinstance(application, partial),
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         access_log=False,
+        log_config=None,
         log_level=settings.log_level,
+        timeout_graceful_shutdown=settings.grace_seconds,
         ws="none",
+        proxy_headers=False,
+        server_header=False,
     )
 
 
@@ -117,15 +149,17 @@ def is_loopback(host: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def announce(live: Live, settings: Settings, listener: socket.socket) -> None:
-    """Say what is served, where, and the line to try."""
+def announce(live: Live, settings: Settings, listener: socket.socket, lines: Lines) -> None:
+    """Say what is served, where, and to a person also the line to try."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if live.served is None:
-        print(f"Listening on {url}, not ready: looking every {settings.refresh_seconds:g} s", flush=True)
+        logger.info("listening", url=url, ready=False, looking_every_seconds=settings.refresh_seconds)
         return
-    print(f"Serving {live.served.name} version {live.served.version} on {url}, documented at {url}/docs")
-    print(f"Try: curl -d {shlex.quote(live.served.example)} {url}/predict", flush=True)
+    logger.info("listening", url=url, ready=True)
+    if logs.is_terminal():
+        lines.put(f"\nServing {live.served.name} version {live.served.version}, documented at {url}/docs")
+        lines.put(f"Try: curl -d {shlex.quote(live.served.example)} {url}/predict\n")
 
 
 def fail(error: Exception, code: int) -> int:

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from app import problems
 from app.access import Access
 from app.csv_stream import answer_csv
+from app.lifecycle import Lifecycle
 from app.live import Live
 from app.page import page
 from app.problems import Fault, Refused
@@ -21,8 +22,10 @@ from app.protocol import SMALL_BODY, conditional, read_body
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings
+from app.telemetry import Tally
 from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
+T = TypeVar("T")
 JSON, CSV, HTML, PLAIN = (
     "application/json",
     "text/csv",
@@ -85,7 +88,7 @@ EXPLAIN = {
 SECURITY = {"type": "http", "scheme": "bearer", "description": "A key of the service."}
 
 
-def router(live: Live, settings: Settings, access: Access) -> APIRouter:
+def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access) -> APIRouter:
     """All routes: those behind a key, where keys are asked for, and the open ones."""
     routes = APIRouter(default_response_class=Response)
     refused_keys: dict[int | str, dict[str, Any]] = (
@@ -98,7 +101,7 @@ def router(live: Live, settings: Settings, access: Access) -> APIRouter:
     add_predictions(keyed, live, settings)
     add_metadata(keyed, live)
     routes.include_router(keyed)
-    add_health(routes, live)
+    add_health(routes, live, lifecycle)
     metrics_dependencies = [] if settings.metrics_open else [Depends(access.check)]
 
     @routes.get(
@@ -132,10 +135,12 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         """Predict for one row."""
         served, explained = live.current(), wants_explanation(request)
         row = await read_body(request, settings.max_body_bytes)
-        answer = await (
+        prediction = await (
             asyncio.to_thread(served.explain, row) if explained else off_loop(served.predict, row)
         )
-        return Response(answer, media_type=JSON)
+        live.telemetry.row(served.tenth(prediction.prediction), prediction.out_of_range)
+        note(request, served, rows=1)
+        return Response(served.encode(prediction), media_type=JSON)
 
     @routes.post(
         "/predict/batch",
@@ -155,9 +160,15 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         if "explain" in request.query_params:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Only /predict explains, one row at a time.")
         if media_type(request) == CSV:
-            return await answer_csv(served, request)
+            return await answer_csv(served, request, partial(count, request, served))
         rows = await read_body(request, settings.max_body_bytes)
-        return Response(await off_loop(served.predict_batch, rows), media_type=JSON)
+        content, tally = await off_loop(served.predict_batch, rows)
+        count(request, served, tally)
+        return Response(content, media_type=JSON)
+
+    def count(request: Request, served: Served, tally: Tally) -> None:
+        live.telemetry.rows(tally)
+        note(request, served, rows=sum(tally.tenths) + tally.refused)
 
 
 def add_metadata(routes: APIRouter, live: Live) -> None:
@@ -199,7 +210,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         return conditional(request, served.report, HTML)
 
 
-def add_health(routes: APIRouter, live: Live) -> None:
+def add_health(routes: APIRouter, live: Live, lifecycle: Lifecycle) -> None:
     """The routes that probes ask; no key is asked for."""
     unkeyed: dict[str, Any] = {"security": []}
 
@@ -210,7 +221,9 @@ def add_health(routes: APIRouter, live: Live) -> None:
 
     @routes.get("/readyz", operation_id="ready", responses=READINESS, openapi_extra=unkeyed)
     async def readyz() -> Response:
-        """Tell which verified version is served, and what keeps a newer one from it."""
+        """Tell which verified version is served, and what keeps a newer one from it; 503 before the end."""
+        if lifecycle.is_draining:
+            return health(Health("not ready", detail="it is about to end"), HTTPStatus.SERVICE_UNAVAILABLE)
         return readiness(live, "ready", "not ready")
 
     @routes.get("/healthz", operation_id="health", responses=READINESS, openapi_extra=unkeyed)
@@ -277,7 +290,13 @@ def wants_explanation(request: Request) -> bool:
     return given == ["true"]
 
 
-async def off_loop(work: Callable[[bytes], bytes], request_body: bytes) -> bytes:
+def note(request: Request, served: Served, *, rows: int) -> None:
+    """Note for the log what answers, and add that many rows."""
+    request.state.version = served.version
+    request.state.rows = getattr(request.state, "rows", 0) + rows
+
+
+async def off_loop(work: Callable[[bytes], T], request_body: bytes) -> T:
     """Do the work here if it is small, in a thread if it would hold up others."""
     return (
         work(request_body) if len(request_body) <= SMALL_BODY else await asyncio.to_thread(work, request_body)

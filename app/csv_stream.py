@@ -8,7 +8,7 @@ or it has too many cells, comes back whole in the first column.
 import asyncio
 import re
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
 from itertools import compress
@@ -22,8 +22,9 @@ from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
 from app.protocol import Streamed, refuse_compressed
 from app.serving import Served
+from app.telemetry import Tally
 from model_store.cells import read_number
-from model_store.encoding import Column, Matrix
+from model_store.encoding import Column, Matrix, out_of_range
 from model_store.manifest import Feature, NumericFeature, is_fillable
 
 ADDED = ("prediction", "lower", "upper", "error")
@@ -38,8 +39,11 @@ RECORD = re.compile(rf"{FIELD}(?:,{FIELD})*+\n")
 CELL = re.compile(rf"(?:^|,)({FIELD})")
 
 
-async def answer_csv(served: Served, request: Request) -> Streamed:
-    """Answer a CSV while it arrives; raises Refused before anything is sent: no header, a column missing."""
+async def answer_csv(served: Served, request: Request, count: Callable[[Tally], None]) -> Streamed:
+    """Answer a CSV while it arrives, and have its rows counted, block by block.
+
+    Raises Refused before anything is sent: no header, a column missing.
+    """
     refuse_compressed(request)
     blocks = record_blocks(request.stream())
     first: list[str] = await anext(blocks, [])
@@ -47,10 +51,15 @@ async def answer_csv(served: Served, request: Request) -> Streamed:
         raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is due.")
     table = await asyncio.to_thread(CsvTable, served, first[0])
 
+    async def answered(block: list[str]) -> bytes:
+        lines, tally = await asyncio.to_thread(table.answer, block)
+        count(tally)
+        return lines
+
     async def parts() -> AsyncIterator[bytes]:
-        yield table.header + await asyncio.to_thread(table.answer, first[1:])
+        yield table.header + await answered(first[1:])
         async for block in blocks:
-            yield await asyncio.to_thread(table.answer, block)
+            yield await answered(block)
 
     headers = {"X-Model": served.name, "X-Model-Version": served.version}
     return Streamed(parts(), "text/csv; charset=utf-8", headers)
@@ -189,8 +198,8 @@ class CsvTable:
         hint = ": one of another case or spelling is there" if nearest else ""
         return Fault("", f"the column {name!r} is missing{hint}")
 
-    def answer(self, records: Sequence[str]) -> bytes:
-        """The records' lines with the answers added; an empty line stays empty."""
+    def answer(self, records: Sequence[str]) -> tuple[bytes, Tally]:
+        """The records' lines with the answers added, and what to count; an empty line stays empty."""
         lines = [record.removesuffix("\r") for record in records]
         rows = [cells_of(line) for line in lines]
         width = len(self._names)
@@ -204,7 +213,8 @@ class CsvTable:
                 lines[index], rows[index] = one_cell(lines[index]), [lines[index]]
         whole = [index for index in range(len(rows)) if index not in errors]
         columns = self._read([rows[index] for index in whole], whole, errors)
-        ends = self._answer_columns(columns, [index for index in whole if index not in errors], errors)
+        answered = [index for index in whole if index not in errors]
+        ends, tally = self._answer_columns(columns, answered, errors)
         for index, error in errors.items():
             missing = "," * max(0, width - len(rows[index]))
             ends[index] = f'{missing},,,,"{escaped(error)}"'
@@ -212,7 +222,9 @@ class CsvTable:
             f"{line}{ends[index]}{self._line_end}" if line else self._line_end
             for index, line in enumerate(lines)
         )
-        return "".join(whole_lines).encode("utf-8", "surrogateescape")
+        refused = sum(1 for index in errors if lines[index])
+        content = "".join(whole_lines).encode("utf-8", "surrogateescape")
+        return content, msgspec.structs.replace(tally, refused=refused)
 
     def _read(
         self, rows: Sequence[Sequence[str]], indices: Sequence[int], errors: dict[int, str]
@@ -238,11 +250,16 @@ class CsvTable:
 
     def _answer_columns(
         self, columns: dict[str, Column], indices: Sequence[int], errors: dict[int, str]
-    ) -> dict[int, str]:
-        """What is added to each row that has an answer, by its index; overflows go into `errors`."""
+    ) -> tuple[dict[int, str], Tally]:
+        """What is added to each row that has an answer, by its index, and what to count of them.
+
+        Overflows go into `errors`.
+        """
         if not indices:
-            return {}
+            return {}, Tally((), {})
         answers = self._served.answers(columns)
+        outside = out_of_range(self._served.manifest.features, columns)
+        tally = self._served.tally(answers.predictions[answers.finite], outside)
         for k in np.flatnonzero(~answers.finite).tolist():
             errors[indices[k]] = (
                 "the inputs are so far outside their training range that the prediction overflows"
@@ -250,10 +267,11 @@ class CsvTable:
         nothing = [""] * len(indices)
         bounds = map(numbers_as_text, answers.bounds) if answers.bounds else (nothing, nothing)
         texts = numbers_as_text(answers.predictions), *bounds
-        return {
+        ends = {
             index: f",{prediction},{lower},{upper},"
             for index, prediction, lower, upper in zip(indices, *texts, strict=True)
         }
+        return ends, tally
 
 
 def read_numbers(feature: NumericFeature, cells: Sequence[str]) -> tuple[Matrix, list[int]]:

@@ -3,7 +3,7 @@
 Whatever is not plain, and whatever anything is wrong with, goes on to the route, which answers or says why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
 
@@ -11,8 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access
 from app.live import Live
+from app.logs import RequestLog
 from app.problems import Refused
-from app.protocol import SMALL_BODY, sane_id
+from app.protocol import SMALL_BODY, Admission, sane_id
+from app.schemas import Prediction
+from app.serving import Served
+from app.tracing import HotPathTracer, given_trace_id
 
 PATH = "/predict"
 CONTENT_TYPE = (b"content-type", b"application/json")
@@ -21,42 +25,72 @@ CONTENT_TYPE = (b"content-type", b"application/json")
 class Lane:
     """In front of the whole application."""
 
-    def __init__(self, app: ASGIApp, live: Live, access: Access) -> None:
-        self._app, self._live, self._access = app, live, access
-        self._series = live.telemetry.durations.series(PATH, HTTPStatus.OK)
+    def __init__(
+        self, app: ASGIApp, live: Live, access: Access, admission: Admission, log: RequestLog, *, traces: bool
+    ) -> None:
+        self._app, self._live, self._access, self._admission = app, live, access, admission
+        self._telemetry, self._log = live.telemetry, log
+        self._requests = live.telemetry.requests(PATH, HTTPStatus.OK)
+        self._tracer = HotPathTracer(PATH) if traces else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with what was read of it."""
         is_plain = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
-        if not is_plain or scope["query_string"]:
+        if not is_plain or scope["query_string"] or self._admission.is_full:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        message = await receive()
-        answer = self._answer(scope["headers"], message)
-        if answer is None:
+        with self._admission:
+            message = await receive()
+        # Of two headers of a name the first one counts, as on the route.
+        headers = dict(reversed(scope["headers"]))
+        served = self._live.served
+        prediction = served and self._predict(served, headers, message)
+        if not (served and prediction):
             await self._app(scope, read_again(message, receive), send)
             return
-        request_id, content = answer
+        request_id, content = sane_id(headers.get(b"x-request-id")), served.encode(prediction)
         length = (b"content-length", b"%d" % len(content))
-        headers = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        answer = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
+        await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": content})
-        self._series.add(perf_counter() - began)
+        self._telemetry.row(served.tenth(prediction.prediction), prediction.out_of_range)
+        self._requests.add(seconds := perf_counter() - began)
+        if self._tracer or self._log.is_on:
+            self._observe(scope, headers, request_id, prediction, seconds)
 
-    def _answer(self, headers: Sequence[tuple[bytes, bytes]], message: Message) -> tuple[bytes, bytes] | None:
-        """The request's id and its answer; None if it is for the route to answer."""
-        served, body = self._live.served, message.get("body", b"")
-        if served is None or message.get("more_body") or len(body) > SMALL_BODY:
+    def _predict(self, served: Served, headers: Mapping[bytes, bytes], message: Message) -> Prediction | None:
+        """The prediction for a plain request; None if it is for the route to answer."""
+        body = message.get("body", b"")
+        if message.get("more_body") or len(body) > SMALL_BODY or b"content-encoding" in headers:
             return None
-        # Of two headers of a name the first one counts, as on the route.
-        given = dict(reversed(headers))
-        if b"content-encoding" in given or not self._access.allows(given.get(b"authorization")):
+        if not self._access.allows(headers.get(b"authorization")):
             return None
         try:
-            return sane_id(given.get(b"x-request-id")), served.predict(body)
+            return served.predict(body)
         except Refused:
             return None
+
+    def _observe(
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        request_id: bytes,
+        prediction: Prediction,
+        seconds: float,
+    ) -> None:
+        """Trace and log the request, if it is wanted."""
+        trace_id = self._tracer.record(scope, headers, seconds) if self._tracer else given_trace_id(headers)
+        self._log(
+            method="POST",
+            route=PATH,
+            status=HTTPStatus.OK,
+            seconds=seconds,
+            rows=1,
+            version=prediction.version,
+            request_id=request_id,
+            trace_id=trace_id,
+        )
 
 
 def read_again(message: Message, receive: Receive) -> Receive:

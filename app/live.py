@@ -1,19 +1,15 @@
 """Which version is live: follows the store's promotions and keeps the last good version whatever happens."""
 
-import asyncio
-import logging
-from contextlib import suppress
 from http import HTTPStatus
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
+from app.logs import logger
 from app.problems import Refused
 from app.serving import Served
 from app.settings import Settings
-from app.telemetry import Telemetry
+from app.telemetry import FAILURES, LOADS, Telemetry
 from model_store.errors import ModelNotFound, StorageFailed, StoreError, VersionRefused
 from model_store.store import Store
-
-logger = logging.getLogger("plumbline")
 
 RETRY_AFTER = "5"
 PATIENCE = 5.0
@@ -25,7 +21,7 @@ class Live:
     def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
         self.store, self.telemetry = store, telemetry
         self._settings = settings
-        self._woken, self._looking = asyncio.Event(), Lock()
+        self._woken, self._looking = Event(), Lock()
         self.served: Served | None = None
         self.trouble: str | None = None
         self._last_error = ""
@@ -62,12 +58,13 @@ class Live:
             logger.exception("a defect of this service, while it looked for a new version")
             self._fail(error)
             return
-        self.telemetry.store_answered(reachable=True)
+        self.telemetry.is_store_reachable = True
         self.trouble, self._last_error = None, ""
         if fresh is not None:
             self.served = fresh
-            self.telemetry.swapped(fresh.name, fresh.version, fresh.digest)
-            logger.info("serving %s version %s, digest %s", fresh.name, fresh.version, fresh.digest)
+            self.telemetry.served = (fresh.name, fresh.version, fresh.digest)
+            self.telemetry.count(LOADS)
+            logger.info("serving", model=fresh.name, version=fresh.version, digest=fresh.digest)
 
     def load_due(self) -> Served:
         """Load and verify the version that is due; raises StoreError."""
@@ -91,22 +88,24 @@ class Live:
         refused = isinstance(error, VersionRefused)
         # Nothing in a store goes away, so a model that is served and is not there means no store is.
         gone = isinstance(error, StorageFailed) or (self.served and isinstance(error, ModelNotFound))
-        self.telemetry.store_answered(reachable=not gone)
-        self.telemetry.failed()
+        self.telemetry.is_store_reachable = not gone
+        self.telemetry.count(FAILURES)
         self.trouble = f"{'a version is refused' if refused else 'the store'}: {type(error).__name__}"
         if str(error) != self._last_error:
             self._last_error = str(error)
             kept = f"version {self.served.version} stays" if self.served else "nothing is served yet"
-            logger.warning("%s; %s", error, kept)
+            logger.warning("looking for a version failed", error=str(error), so=kept)
 
     def wake(self) -> None:
         """Look at once instead of at the next interval."""
         self._woken.set()
 
-    async def follow(self, seconds: float) -> None:
-        """Look now and then, and whenever woken, until cancelled."""
+    def follow(self) -> None:
+        """Look now and then, and whenever woken, in a thread that ends with the process."""
+        Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), seconds)
+            self._woken.wait(self._settings.refresh_seconds)
             self._woken.clear()
-            await asyncio.to_thread(self.look)
+            self.look()

@@ -3,15 +3,12 @@
 `uvicorn --factory app.main:build` starts it, as `python -m app` does.
 """
 
-import asyncio
 import gc
-import json
-import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,18 +16,18 @@ from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from app import problems
+from app import logs, problems
 from app.access import Access
 from app.api import router
 from app.lane import Lane
+from app.lifecycle import Lifecycle
 from app.live import Live
-from app.protocol import Edge
+from app.logs import RequestLog, logger
+from app.protocol import Admission, Edge
 from app.settings import Settings, first_fault, unknown_variables
 from app.telemetry import Telemetry
 from model_store.errors import StoreError
 from model_store.store import open_store
-
-logger = logging.getLogger("plumbline")
 
 SWITCH_SECONDS = 0.0005
 
@@ -47,25 +44,20 @@ def build() -> ASGIApp:
     return application
 
 
-def build_from(settings: Settings) -> ASGIApp:
-    """Make the application, with a version if there is one to serve now; raises StoreError for no store."""
-    configure_logging(settings.log_level)
-    live = Live(open_store(settings.store), Telemetry(), settings)
+def build_from(settings: Settings, shared: Path | None = None) -> ASGIApp:
+    """Make the application, with a version if there is one to serve now; raises StoreError for no store.
+
+    `shared` is a folder for the counts of several workers.
+    """
+    lines = logs.configure(settings.log_level)
+    live = Live(open_store(settings.store), Telemetry(shared, lambda: lines.dropped), settings)
     live.start()
     return create_app(live, settings)
 
 
-def configure_logging(level: str) -> None:
-    """Write the service's log lines to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(level.upper())
-
-
 def log_settings(settings: Settings, *, is_local: bool) -> None:
     """Log the settings without their secrets, and loudly that anybody may call, if so."""
-    logger.info("settings %s", json.dumps(settings.model_dump(mode="json")))
+    logger.info("settings", **settings.model_dump(mode="json"))
     if not settings.key_digests and not is_local:
         logger.warning("ANYBODY who reaches this service may call: no PLUMBLINE_API_KEYS are set")
 
@@ -88,22 +80,36 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
 def create_app(live: Live, settings: Settings) -> ASGIApp:
     """Make the application that answers from what is live, and follows the store while it runs."""
 
+    lifecycle = Lifecycle(settings.drain_seconds)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         settle()
-        following = asyncio.create_task(live.follow(settings.refresh_seconds))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.wake)
-        yield
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        live.follow()
+        lifecycle.attach(on_hang_up=live.wake)
+        with live.telemetry.sharing():
+            yield
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry={
+            "auto_configure": settings.tracing,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
+    )
     problems.install(app)
     access = Access(settings.key_digests)
-    app.include_router(router(live, settings, access))
+    app.include_router(router(live, lifecycle, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    return Lane(Edge(app, live.telemetry), live, access)
+    admission, log = Admission(settings.max_in_flight, live.telemetry), RequestLog(settings.log_requests)
+    edge = Edge(app, live.telemetry, admission, log)
+    return Lane(edge, live, access, admission, log, traces=settings.tracing)
 
 
 def settle() -> None:

@@ -13,25 +13,50 @@ from tempfile import TemporaryFile
 from time import perf_counter
 from typing import IO, Any
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import Refused
-from app.telemetry import Telemetry
+from app import problems
+from app.logs import RequestLog
+from app.problems import Problem, Refused
+from app.telemetry import OVERLOADS, Telemetry
+from app.tracing import current_trace_id, given_trace_id
 
 MOST_ON_DISK, MOST_IN_MEMORY, TAKEN_AT_ONCE = 2**30, 2**20, 2**16
 SMALL_BODY = 2**15
+ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 PROCESS, NUMBERS = secrets.token_hex(8).encode(), itertools.count()
 
 
-class Edge:
-    """Around the framework: gives requests an id, counts them, and answers HEAD as GET without its body."""
+class Admission:
+    """How many requests are in flight, and whether another may be."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app, self._durations = app, telemetry.durations
+    def __init__(self, most: int, telemetry: Telemetry) -> None:
+        self._most, self._in_flight = most, telemetry.in_flight
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are let in."""
+        return self._in_flight[0] >= self._most
+
+    def __enter__(self) -> None:
+        """Let a request in."""
+        self._in_flight[0] += 1
+
+    def __exit__(self, *_: object) -> None:
+        """It is answered."""
+        self._in_flight[0] -= 1
+
+
+class Edge:
+    """Around the framework: lets requests in, gives them an id, counts and logs them, and answers HEAD as GET
+    without its body.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, admission: Admission, log: RequestLog) -> None:
+        self._app, self._telemetry, self._admission, self._log = app, telemetry, admission, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the server leaves the body of HEAD away."""
@@ -39,26 +64,49 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began, status = perf_counter(), 0
-        given = Headers(scope=scope).get("x-request-id")
-        request_id = sane_id(given.encode("latin-1") if given else None)
-        inner: MutableMapping[str, Any] = dict(scope)
-        inner["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
+        headers = dict(reversed(scope["headers"]))
+        request_id, trace_id = sane_id(headers.get(b"x-request-id")), given_trace_id(headers)
+        state = {**scope.get("state", {}), "request_id": request_id.decode()}
+        inner: MutableMapping[str, Any] = {**scope, "state": state}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, trace_id
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, trace_id = message["status"], trace_id or current_trace_id()
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         try:
-            with suppress(ClientDisconnect):
-                await self._app(inner, receive, send_with_id)
+            with suppress(ClientDisconnect), self._admission:
+                await self._admitted(scope["path"])(inner, receive, send_with_id)
         finally:
-            route = getattr(inner.get("route"), "path", "other")
-            self._durations.series(route, status).add(perf_counter() - began)
+            seconds, route = perf_counter() - began, getattr(inner.get("route"), "path", "other")
+            self._telemetry.requests(route, status).add(seconds)
+            self._log(
+                method=scope["method"],
+                route=route,
+                status=status,
+                seconds=seconds,
+                rows=state.get("rows"),
+                version=state.get("version"),
+                request_id=request_id,
+                trace_id=trace_id,
+            )
+
+    def _admitted(self, path: str) -> ASGIApp:
+        if path in ALWAYS_ADMITTED or not self._admission.is_full:
+            return self._app
+        self._telemetry.count(OVERLOADS)
+        return overloaded
+
+
+async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that is one too many."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    problem = Problem(status.phrase, status, "Too many requests are being answered; try again.")
+    await problems.answer(Request(scope), problem, {"Retry-After": "1"})(scope, receive, send)
 
 
 def sane_id(given: bytes | None) -> bytes:

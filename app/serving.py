@@ -1,10 +1,12 @@
 """A version made ready to answer: from the bytes of a request to the bytes of its answer."""
 
 import json
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -26,6 +28,7 @@ from app.schemas import (
     components,
     example_row,
 )
+from app.telemetry import Tally
 from model_store.encoding import Columns, Matrix, Row, RowRanges, out_of_range
 from model_store.explanation import explain
 from model_store.manifest import Manifest
@@ -60,37 +63,47 @@ class Served:
         self.name, self.version = version.manifest.name, str(version.manifest.version)
         self.digest, self.report = version.digest, version.report
         self._ranges, self._interval = RowRanges(self.manifest.features), self.manifest.interval
-        self._encode = msgspec.json.Encoder().encode
+        self._deciles = self.manifest.target.deciles
+        self.encode = msgspec.json.Encoder().encode
 
-    def predict(self, body: bytes) -> bytes:
+    def predict(self, body: bytes) -> Prediction:
         """Answer the body of `POST /predict`; raises Refused."""
-        return self._encode(self._prediction(self._decoder.row(body)))
+        return self._prediction(self._decoder.row(body))
 
-    def explain(self, body: bytes) -> bytes:
+    def explain(self, body: bytes) -> ExplainedPrediction:
         """Answer the body of `POST /predict?explain=true`; raises Refused."""
         row = self._decoder.row(body)
         names = [feature.name for feature in self.manifest.features]
         columns = {name: [value] for name, value in zip(names, row, strict=True)}
         prediction, explanation = self._prediction(row), explain(self._predictor, columns)
-        return self._encode(
-            ExplainedPrediction(
-                **msgspec.structs.asdict(prediction),
-                baseline=explanation.baseline,
-                contributions=explanation.contributions,
-            )
+        return ExplainedPrediction(
+            **msgspec.structs.asdict(prediction),
+            baseline=explanation.baseline,
+            contributions=explanation.contributions,
         )
 
-    def predict_batch(self, body: bytes) -> bytes:
-        """Answer the body of `POST /predict/batch`; raises Refused."""
+    def tenth(self, prediction: float) -> int:
+        """The tenth of the training target, from 0, in which a prediction lies."""
+        return bisect_left(self._deciles, prediction)
+
+    def predict_batch(self, body: bytes) -> tuple[bytes, Tally]:
+        """Answer the body of `POST /predict/batch`, encoded, and what to count of it; raises Refused."""
         columns, pointer = self._decoder.batch(body)
         answers, intervals = self._finite_answers(columns, pointer), None
         if answers.bounds and self.manifest.interval:
             lower, upper = answers.bounds
             intervals = Intervals(self.manifest.interval.coverage, lower.tolist(), upper.tolist())
         outside = out_of_range(self.manifest.features, columns)
-        return self._encode(
+        content = self.encode(
             BatchPrediction(answers.predictions.tolist(), intervals, outside, self.name, self.version)
         )
+        return content, self.tally(answers.predictions, outside)
+
+    def tally(self, predictions: Matrix, outside: Mapping[str, Sequence[int]], refused: int = 0) -> Tally:
+        """What there is to count of n rows that were predicted, (n,), and others that were refused."""
+        below = [int(np.count_nonzero(predictions <= bound)) for bound in self._deciles]
+        tenths = [upper - lower for lower, upper in pairwise([0, *below, len(predictions)])]
+        return Tally(tenths, {name: len(rows) for name, rows in outside.items()}, refused)
 
     def answers(self, columns: Columns) -> Answers:
         """Predict n rows; an input far outside its training range may overflow to an infinity."""

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AliasChoices,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
@@ -56,6 +58,25 @@ class Settings(BaseSettings):
         validation_alias=also("LOG_LEVEL"),
         description="The least important log line that is written.",
     )
+    log_requests: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of requests that are logged: 1 for all, 0.01 for one in a hundred.",
+    )
+    tracing: bool = Field(
+        default=False,
+        description="Whether requests are traced, as OTEL_… variables say; needs the extra tracing.",
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        0.0, description="How long requests are still accepted after SIGTERM, while /readyz is 503 already."
+    )
+    grace_seconds: PositiveInt = Field(
+        20, description="How long requests in flight may then take before the process ends."
+    )
+    max_in_flight: PositiveInt = Field(
+        256, description="The most requests that are answered at a time; more get 503 with Retry-After."
+    )
     max_body_bytes: PositiveInt = Field(
         5 * 2**20, description="The largest JSON body that is read; a larger one is answered 413."
     )
@@ -89,6 +110,14 @@ class Settings(BaseSettings):
             return name and check_name(name)
         except InvalidName as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("tracing")
+    @classmethod
+    def _can_trace(cls, wanted: bool) -> bool:
+        if wanted and find_spec("opentelemetry.sdk") is None:
+            message = "the extra tracing is not installed: pip install 'plumbline[tracing]'"
+            raise ValueError(message)
+        return wanted
 
     @model_validator(mode="after")
     def _read_keys(self) -> Self:

@@ -17,7 +17,7 @@ import app.main
 from app import faults, lane
 from app.__main__ import main as serve
 from app.serving import Served
-from app.telemetry import Series
+from app.telemetry import Requests, Telemetry
 from model_store.encoding import RowRanges
 from model_store.store import Version, open_store
 
@@ -45,7 +45,8 @@ def listen(app: ASGIApp, port: int) -> None:
 
 def floor(version: Version) -> ASGIApp:
     """A bare ASGI function."""
-    answer = Served(version, 1).predict(EXAMPLE)
+    served = Served(version, 1)
+    answer = served.encode(served.predict(EXAMPLE))
     headers = [(b"content-length", str(len(answer)).encode()), (b"content-type", b"application/json")]
 
     async def bare(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,12 +70,13 @@ prepare = Served.__init__
 CHANGES: dict[str, tuple[Any, str, Any] | None] = {
     "ours": None,
     "a key": None,
-    "no metrics": (Series, "add", lambda *_: None),
+    "no histogram of durations": (Requests, "add", lambda *_: None),
+    "no count of rows": (Telemetry, "row", lambda *_: None),
     "no request id": (lane, "sane_id", lambda _: b"1"),
     "no interval": (Served, "__init__", no_interval),
     "no out_of_range": (RowRanges, "outside", lambda *_: []),
     "no look for repeated members": (faults, "has_plain_members", lambda *_: True),
-    "no lane": (app.main, "Lane", lambda inner, _live, _access: inner),
+    "no lane": (app.main, "Lane", lambda inner, *_, **_options: inner),
 }
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -169,6 +170,11 @@ def used_cars() -> Path:
     if not USED_CARS:
         pytest.skip("the real data are not here: PLUMBLINE_USED_CARS does not name their folder")
     return Path(USED_CARS)
+
+
+def events(log: str) -> list[dict[str, Any]]:
+    """A service's log lines, parsed, without what others printed between them."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
 def only_json(text: str) -> object:

@@ -142,7 +142,7 @@ def test_neither_a_key_nor_its_digest_is_ever_logged(store: Path) -> None:
                 f"http://127.0.0.1:{port}/model", headers={"Authorization": f"Bearer {key}"}, timeout=20
             )
         process.terminate()
-        output, log = process.communicate(timeout=20)
+        log, errors = process.communicate(timeout=20)
     assert "settings" in log
     for secret in (KEYS[0], "wr0ng-k3y", DIGESTS[0]):
-        assert secret not in output + log
+        assert secret not in log + errors

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from model_store.store import Store
-from tests.conftest import free_port, run, started
+from tests.conftest import events, free_port, run, started, wait_until_ready
 from tests.toys import publish_toy
 
 
@@ -130,16 +131,22 @@ def test_help_names_every_setting() -> None:
         assert option in result.stdout
 
 
-def test_it_says_what_it_serves_and_a_line_to_try_that_is_answered(first_model: Path, port: int) -> None:
-    with started("app", "--store", first_model, "--port", port, port=port) as process:
-        assert process.stdout
-        served, tried = process.stdout.readline(), process.stdout.readline()
-        assert served == (
-            f"Serving used-car-price version 1 on http://127.0.0.1:{port}, "
-            f"documented at http://127.0.0.1:{port}/docs\n"
-        )
-        curl, option, body, url = shlex.split(tried.removeprefix("Try: "))
-        assert (curl, option) == ("curl", "-d")
+def test_in_a_terminal_it_says_what_it_serves_and_a_line_to_try_that_is_answered(
+    first_model: Path, port: int
+) -> None:
+    screen, terminal = os.openpty()
+    command = [sys.executable, "-m", "app", "--store", str(first_model), "--port", str(port)]
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, text=True) as process:
+        wait_until_ready(process, f"http://127.0.0.1:{port}")
+        shown = os.read(screen, 2**16).decode()
+        process.terminate()
+    os.close(terminal)
+    assert f"Serving used-car-price version 1, documented at http://127.0.0.1:{port}/docs" in shown
+    assert not events(shown)
+    (tried,) = re.findall(r"Try: (.*)\r", shown)
+    curl, option, body, url = shlex.split(tried)
+    assert (curl, option, url) == ("curl", "-d", f"http://127.0.0.1:{port}/predict")
+    with started(*command[2:], port=port):
         assert httpx.post(url, content=body).status_code == 200
 
 
@@ -148,8 +155,9 @@ def test_it_listens_on_ipv6(first_model: Path, port: int) -> None:
         pytest.skip("this machine has no IPv6")
     arguments = ("app", "--store", first_model, "--host", "::1", "--port", port)
     with started(*arguments, port=port, host="[::1]") as process:
-        assert process.stdout
-        assert f"http://[::1]:{port}," in process.stdout.readline()
+        process.terminate()
+        log, _ = process.communicate(timeout=20)
+    assert {"url": f"http://[::1]:{port}", "event": "listening"}.items() <= events(log)[2].items()
 
 
 def test_uvicorns_own_command_serves_what_the_variables_name(first_model: Path, port: int) -> None:
@@ -190,10 +198,10 @@ def test_without_anything_to_serve_it_is_live_and_not_ready_until_there_is(
         store.promote("toy", 1)
         wait_for_version(client, "1")
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=20)
     assert process.returncode == 0 or command != ("app",)
     assert f"python -m model_store promote toy 1 --store {store.url}" in log
-    assert "serving toy version 1" in log
+    assert [event["version"] for event in events(log) if event["event"] == "serving"] == ["1"]
 
 
 def check_unavailable(answer: httpx.Response) -> None:

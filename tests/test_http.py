@@ -147,8 +147,10 @@ def test_head_is_get_without_a_body(service: str, path: str) -> None:
     assert content
     assert head_status == status
     del headers["date"], head_headers["date"]
-    assert head_headers == headers
     assert int(headers["content-length"]) == len(content)
+    if path == "/metrics":
+        del headers["content-length"], head_headers["content-length"]
+    assert head_headers == headers
 
 
 @pytest.mark.parametrize("path", [*GETS, *POSTS])

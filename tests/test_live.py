@@ -22,7 +22,7 @@ import pytest
 from model_store.encoding import Columns
 from model_store.manifest import Linear, Manifest, Mlp, ResidualQuantiles
 from model_store.store import Store, open_store
-from tests.conftest import run
+from tests.conftest import events, run
 from tests.load import Answers, Load
 from tests.toys import (
     AGE,
@@ -87,8 +87,11 @@ class Service:
 
     def warnings(self) -> list[str]:
         """The log's lines about what is wrong, without their time."""
-        lines = self.log.read_text().splitlines()
-        return [line.partition(" WARNING ")[2] for line in lines if " WARNING " in line]
+        return [f"{e['error']}; {e['so']}" for e in self.events() if e["level"] == "warning"]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log's lines."""
+        return events(self.log.read_text())
 
 
 def eventually(what: str, holds: Callable[[], object]) -> None:
@@ -267,7 +270,7 @@ def test_a_hang_up_signal_while_it_starts_does_not_kill(toys: Store) -> None:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        eventually("it has read its settings", lambda: "INFO settings" in log.read_text())
+        eventually("it has read its settings", lambda: '"event": "settings"' in log.read_text())
         while "startup complete" not in log.read_text():
             process.send_signal(signal.SIGHUP)
             time.sleep(0.001)
@@ -290,8 +293,7 @@ def test_a_pinned_version_stays_whatever_is_promoted(toys: Store) -> None:
         pinned.hang_up()
         answers_as(pinned, 2)
         assert pinned.failures == 0
-        assert "serving toy version 2" in pinned.log.read_text()
-        assert pinned.log.read_text().count("serving toy version") == 1
+        assert [e["version"] for e in pinned.events() if e["event"] == "serving"] == ["2"]
 
 
 def test_a_store_that_goes_away_under_a_pinned_version_is_told(toys: Store, tmp_path: Path) -> None:
@@ -599,7 +601,8 @@ def versions_seen(url: httpx.URL, calls: int) -> set[str]:
 
 def workers_serving(service: Service, version: int) -> int:
     """How many workers have said that they serve the version, the process above them not counted."""
-    return service.log.read_text().count(f"serving toy version {version},")
+    served = [event["version"] for event in service.events() if event["event"] == "serving"]
+    return served.count(str(version))
 
 
 def both_serve(service: Service, version: int) -> bool:

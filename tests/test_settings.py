@@ -1,7 +1,6 @@
 """What the service can be told, and what it says about it."""
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ from pydantic import SecretStr
 
 from app.settings import Settings
 from model_store.store import Store
-from tests.conftest import free_port, run, started
+from tests.conftest import events, free_port, run, started
 from tests.toys import publish_toy
 
 README = Path(__file__).parent.parent / "README.md"
@@ -30,20 +29,19 @@ def toy_store(store: Store) -> Store:
 
 
 def logs(store: Store, *arguments: str, port: int, **variables: str) -> str:
-    """What a service that was started and stopped wrote to stderr."""
+    """What a service that was started and stopped logged."""
     command = ("app", "--store", store.url, *arguments)
     with started(*command, port=port, environment=variables) as process:
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     return log
 
 
 def effective(log: str) -> dict[str, object]:
     """The settings that a service said it has."""
-    (found,) = re.findall(r"settings (\{.*\})$", log, re.MULTILINE)
-    parsed: dict[str, object] = json.loads(found)
-    return parsed
+    (found,) = [event for event in events(log) if event["event"] == "settings"]
+    return {name: found[name] for name in found.keys() - {"timestamp", "level", "event"}}
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -179,7 +177,8 @@ def test_a_worker_that_comes_later_asks_for_the_same_keys(toy_store: Store, tmp_
     command = ("app", "--store", toy_store.url, "--port", port, "--workers", 2, "--api-keys-file", keys)
     with started(*command, port=port) as process:
         keys.unlink()
-        first = workers_of(process.pid)
+        while len(first := workers_of(process.pid)) < 2:
+            time.sleep(0.1)
         os.kill(min(first), signal.SIGKILL)
         while len(workers_of(process.pid) - {min(first)}) < 2:
             time.sleep(0.1)
@@ -188,7 +187,7 @@ def test_a_worker_that_comes_later_asks_for_the_same_keys(toy_store: Store, tmp_
             time.sleep(0.1)
             statuses.add(httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).status_code)
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        log, _ = process.communicate(timeout=30)
     assert statuses == {401}
     assert len(set(re.findall(r"Started server process \[(\d+)\]", log))) == 3
 
@@ -198,7 +197,7 @@ def test_uvicorns_own_command_logs_the_settings_and_warns_that_anybody_may_call(
     command = ("uvicorn", "--factory", "app.main:build", "--port", port)
     with started(*command, port=port, environment={"PLUMBLINE_STORE": toy_store.url}) as process:
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=20)
     assert effective(log)["store"] == toy_store.url
     assert "ANYBODY" in log
 
@@ -228,7 +227,7 @@ def test_another_address_without_keys_is_warned_of_loudly(
     command = ("app", "--store", toy_store.url, "--port", port, "--host", host)
     with started(*command, port=port, environment={"PLUMBLINE_API_KEYS": keys}, host=reached) as process:
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=20)
     assert ("ANYBODY" in log) == warned
 
 
@@ -238,7 +237,7 @@ def test_two_workers_serve_and_end_together(toy_store: Store) -> None:
         for _ in range(20):
             assert httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).json()["version"] == "1"
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        log, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     workers = set(re.findall(r"Started server process \[(\d+)\]", log))
     assert len(workers) == 2
