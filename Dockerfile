@@ -1,5 +1,6 @@
 # Two images: `serve` answers requests and has neither torch nor pandas, `train` makes versions.
 #   docker build --target serve -t plumbline .
+#   docker build --target serve --build-arg LOCK=cloud -t plumbline-cloud .    with object stores and tracing
 #   docker build --target train -t plumbline-train .
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS base
@@ -11,8 +12,9 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin plumbline \
 
 # Only wheels: building from source would fetch build tools that no hash pins.
 FROM base AS serve-packages
-COPY requirements/serve.txt .
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: --require-hashes --requirement serve.txt \
+ARG LOCK=serve
+COPY requirements/${LOCK}.txt lock.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: --require-hashes --requirement lock.txt \
     && find /opt/venv -type d -name tests -prune -exec rm -r {} +
 
 FROM base AS serve
@@ -28,8 +30,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-m", 
 ENTRYPOINT ["python", "-m", "app.container"]
 
 FROM base AS train
-COPY requirements/train.txt .
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: --require-hashes --requirement train.txt \
+COPY requirements/train.txt lock.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: --require-hashes --requirement lock.txt \
     && find /opt/venv -type d -name tests -prune -exec rm -r {} +
 # An index or a page of links to wheels; where it does not answer, the default index gives a torch of gigabytes.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

@@ -43,6 +43,8 @@ LOCK := .venv/tools/bin/uv pip compile pyproject.toml --upgrade --python-version
 
 lock: .venv/tools/done
 	$(LOCK) --universal --fork-strategy fewest --output-file requirements/serve.txt
+	$(LOCK) --universal --fork-strategy fewest --extra remote --extra tracing \
+	    --constraint requirements/serve.txt --output-file requirements/cloud.txt
 	MACOSX_DEPLOYMENT_TARGET=14.0 $(LOCK) --extra train --python-platform macos --no-emit-package torch \
 	    --constraint requirements/serve.txt --output-file requirements/train.txt
 
@@ -51,13 +53,14 @@ audit: .venv/tools/done
 	mkdir -p dist
 	.venv/tools/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 	    --output-file dist/serve.cdx.json requirements/serve.txt
-	.venv/tools/bin/python -m tests.audit requirements/serve.txt requirements/train.txt
+	.venv/tools/bin/python -m tests.audit requirements/cloud.txt requirements/train.txt
 
 image:
 	docker build $(BUILD) --target serve --tag plumbline .
+	docker build $(BUILD) --target serve --build-arg LOCK=cloud --tag plumbline-cloud .
 	docker build $(BUILD) --target train --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag plumbline-train .
 
-# Builds both images and runs them, where a Docker engine answers.
+# Builds the images and runs them, where a Docker engine answers.
 image-test: .venv/dev
 	$(BIN)/python -m pytest --images tests/test_image.py
 

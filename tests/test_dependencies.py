@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("serve", "train")
+LOCKS = {"serve": (), "cloud": ("remote", "tracing"), "train": ("train",)}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST = 24
 
@@ -53,8 +53,9 @@ def applies(need: Requirement, extras: set[str]) -> bool:
     return need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in {"", *extras})
 
 
-def test_the_distributions_that_serve_are_those_locked() -> None:
-    assert closure(list(PROJECT["dependencies"])) == set(locked("serve"))
+@pytest.mark.parametrize("name", ["serve", "cloud"])
+def test_the_distributions_that_serve_are_those_locked(name: str) -> None:
+    assert closure(needed(name)) == set(locked(name))
 
 
 def test_few_distributions_serve() -> None:
@@ -65,19 +66,23 @@ def test_neither_torch_nor_pandas_is_locked_for_serving() -> None:
     assert not {"torch", "pandas", "scipy", "scikit-learn"} & set(locked("serve"))
 
 
-@pytest.mark.parametrize(("name", "extra"), [("serve", []), ("train", ["train"])])
-def test_the_locked_versions_are_ones_that_the_project_admits(name: str, extra: list[str]) -> None:
-    needs = PROJECT["dependencies"] + [
-        need for each in extra for need in PROJECT["optional-dependencies"][each]
-    ]
+def needed(name: str) -> list[str]:
+    """What a lock is made of."""
+    extras = PROJECT["optional-dependencies"]
+    return [*PROJECT["dependencies"], *(need for extra in LOCKS[name] for need in extras[extra])]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_locked_versions_are_ones_that_the_project_admits(name: str) -> None:
     versions = locked(name)
-    for need in map(Requirement, needs):
+    for need in map(Requirement, needed(name)):
         if need.name != "torch":
             assert need.specifier.contains(versions[canonicalize_name(need.name)]), need
 
 
-def test_what_trains_has_the_versions_that_serve() -> None:
-    assert locked("serve").items() <= locked("train").items()
+@pytest.mark.parametrize("name", ["cloud", "train"])
+def test_the_other_locks_have_the_versions_that_serve(name: str) -> None:
+    assert locked("serve").items() <= locked(name).items()
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,4 +1,4 @@
-"""Both container images, built and run as strictly as an orchestrator can: `make image-test`."""
+"""The container images, built and run as strictly as an orchestrator can: `make image-test`."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -66,9 +66,17 @@ def docker(*arguments: object, timeout: float = 120) -> str:
     return result.stdout.strip()
 
 
+class Images(NamedTuple):
+    """The names of the images."""
+
+    serve: str = "plumbline"
+    cloud: str = "plumbline-cloud"
+    train: str = "plumbline-train"
+
+
 @pytest.fixture(scope="module")
-def images(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Both images, built by the developers' command; skips where no engine answers or nobody asked."""
+def images(request: pytest.FixtureRequest) -> Images:
+    """All images, built by the developers' command; skips where no engine answers or nobody asked."""
     if not request.config.getoption("--images"):
         pytest.skip("the container images are built and run by `make image-test` only")
     try:
@@ -76,15 +84,15 @@ def images(request: pytest.FixtureRequest) -> tuple[str, str]:
     except (OSError, AssertionError):
         pytest.skip("no Docker engine answers `docker info` here")
     subprocess.run([MAKE, "image"], cwd=ROOT, timeout=1800, check=True)
-    return "plumbline", "plumbline-train"
+    return Images()
 
 
 @pytest.fixture(scope="module")
-def store(images: tuple[str, str]) -> Iterator[str]:
+def store(images: Images) -> Iterator[str]:
     """A volume with the first model in it, trained by an image."""
     volume = docker("volume", "create")
     try:
-        train(images[1], volume)
+        train(images.train, volume)
         yield volume
     finally:
         docker("volume", "rm", volume)
@@ -101,7 +109,7 @@ def running(*options: str) -> Iterator[str]:
     """The name of a new container of the image that serves, removed afterwards."""
     name = f"plumbline-{uuid.uuid4().hex[:12]}"
     try:
-        docker("run", "--detach", "--name", name, *options, "plumbline")
+        docker("run", "--detach", "--name", name, *options, Images().serve)
         yield name
     finally:
         docker("rm", "--force", "--volumes", name)
@@ -146,12 +154,13 @@ def inspect(name: str, path: str) -> Any:
     return json.loads(docker("inspect", "--format", f"{{{{json {path}}}}}", name))
 
 
-def test_what_serves_is_small(images: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    base, serve, train = (inspect(name, ".Size") for name in (base_image(), *images))
-    sizes = {"base": base, "serve": serve, "serve above base": serve - base, "train": train}
+def test_what_serves_is_small(images: Images, capsys: pytest.CaptureFixture[str]) -> None:
+    names = images._asdict() | {"base": base_image()}
+    sizes = {what: inspect(name, ".Size") for what, name in names.items()}
+    above = sizes["serve above base"] = sizes["serve"] - sizes["base"]
     with capsys.disabled():
         print("", *(f"{what:>16} {size / MEGABYTE:7.1f} MB" for what, size in sizes.items()), sep="\n")
-    assert serve - base <= MOST_ABOVE_BASE
+    assert above <= MOST_ABOVE_BASE
 
 
 def base_image() -> str:
@@ -190,7 +199,7 @@ def test_it_runs_as_nobody_with_no_capability_and_writes_nowhere(service: str) -
     assert python(service, tried) == str([False] * 4)
 
 
-def test_neither_image_runs_as_root_of_its_own_accord(images: tuple[str, str]) -> None:
+def test_no_image_runs_as_root_of_its_own_accord(images: Images) -> None:
     for image in images:
         printed = docker("run", "--rm", "--network", "none", "--entrypoint", "id", image, "-u")
         assert printed == "10001"
@@ -217,7 +226,7 @@ def test_it_listens_and_is_healthy_on_the_port_that_the_variables_name(
 
 def test_it_is_healthy_by_the_images_own_check(service: str) -> None:
     wait_until(lambda: health(service) == "healthy", service)
-    assert inspect("plumbline", ".Config.Healthcheck.Test")[:2] == ["CMD", "python"]
+    assert inspect(Images().serve, ".Config.Healthcheck.Test")[:2] == ["CMD", "python"]
 
 
 def health(name: str) -> str:
@@ -257,8 +266,12 @@ def test_it_answers_a_csv_far_larger_than_what_it_may_keep(service: str) -> None
     )
 
 
-def test_a_version_that_the_other_image_promotes_goes_live(
-    images: tuple[str, str], service: str, store: str
-) -> None:
-    train(images[1], store)
+def test_the_image_for_clouds_has_what_object_stores_and_tracing_need(images: Images) -> None:
+    code = "import obstore, opentelemetry.sdk, app.main; print('here')"
+    shell = ("--network", "none", "--entrypoint", "python", images.cloud, "-c", code)
+    assert docker("run", "--rm", *shell) == "here"
+
+
+def test_a_version_that_the_other_image_promotes_goes_live(images: Images, service: str, store: str) -> None:
+    train(images.train, store)
     wait_until(lambda: json.loads(ask(service, "/readyz"))["version"] == "2", service)
