@@ -1,4 +1,4 @@
-# Two images: `serve` answers requests and has neither torch nor pandas, `train` makes versions.
+# Images: `serve` answers requests and has neither torch nor pandas, `train` makes versions.
 #   docker build --target serve -t plumbline .
 #   docker build --target serve --build-arg LOCK=cloud -t plumbline-cloud .    with object stores and tracing
 #   docker build --target train -t plumbline-train .
@@ -9,6 +9,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin plumbline \
     && install --directory --owner plumbline /store \
     && python -m venv --without-pip /opt/venv
+COPY LICENSE .
 
 # Only wheels: building from source would fetch build tools that no hash pins.
 FROM base AS serve-packages

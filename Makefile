@@ -3,10 +3,10 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
-# They lock and audit from a folder of their own, so that what they need does not mix with what serves.
+# What locks and audits; in a folder of its own, so that what it needs does not mix with what serves.
 TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
-# More for `docker build`, as --network host.
-BUILD ?=
+# More for `docker build`, such as --network host.
+IMAGE_FLAGS ?=
 
 BIN := .venv/bin
 MODEL := used-car-price
@@ -56,9 +56,9 @@ audit: .venv/tools/done
 	.venv/tools/bin/python -m tests.audit requirements/cloud.txt requirements/train.txt
 
 image:
-	docker build $(BUILD) --target serve --tag plumbline .
-	docker build $(BUILD) --target serve --build-arg LOCK=cloud --tag plumbline-cloud .
-	docker build $(BUILD) --target train --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag plumbline-train .
+	docker build $(IMAGE_FLAGS) --target serve --tag plumbline .
+	docker build $(IMAGE_FLAGS) --target serve --build-arg LOCK=cloud --tag plumbline-cloud .
+	docker build $(IMAGE_FLAGS) --target train --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag plumbline-train .
 
 # Builds the images and runs them, where a Docker engine answers.
 image-test: .venv/dev

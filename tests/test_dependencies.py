@@ -105,6 +105,12 @@ def test_what_has_machine_code_is_locked_for_both_kinds_of_machine(name: str) ->
         assert entry.count("--hash") > 20
 
 
+def test_the_image_that_trains_has_the_torch_that_the_project_asks_for() -> None:
+    (pinned,) = [need for need in needed("train") if need.startswith("torch")]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"\btorch==[\w.+]+", dockerfile) == [pinned]
+
+
 def audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
     """Run the audit with a pip-audit that does this."""
     (folder / "pip_audit.py").write_text(f"import sys\n{answer}\n")
