@@ -12,7 +12,7 @@ BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test torture lint bench lock audit image image-test
+.PHONY: run test torture lint bench bench-peers lock audit image image-test
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -34,6 +34,10 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.large_requests
 	$(BIN)/python -m benchmarks.serving
+
+# Other servers beside this one; the first time it installs each of them under .peers.
+bench-peers: .venv/dev
+	$(BIN)/python -m benchmarks.peers
 
 # The newest versions that pyproject.toml admits, one for each distribution on all systems, with the SHA-256 of
 # all its files. torch is left out: its file is another in each index. So are CUDA's libraries, which it asks for on

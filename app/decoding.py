@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Struct
 
 from app import faults
@@ -42,9 +43,9 @@ class Decoder:
 
     def batch(self, body: bytes) -> tuple[dict[str, Column], str]:
         """The rows as columns, in their order, and the JSON Pointer of row {}; raises Refused."""
-        if body.count(b",") > self._most_commas:
+        if faults.count(body, b",") > self._most_commas:
             faults.refuse_rows(self._max_rows)
-        if body.count(b"{") > self._most_braces:
+        if faults.count(body, b"{") > self._most_braces:
             faults.refuse_malformed(body)
             faults.refuse_rows(self._max_rows)
         try:
@@ -54,24 +55,27 @@ class Decoder:
         if (batch.instances is UNSET) == (batch.columns is UNSET):
             faults.refuse(faults.batch_faults(self._features, body))
         if batch.columns is UNSET:
-            columns, pointer = self._columns(batch.instances), "/instances/{}"
-            names = 1 + len(columns) * len(batch.instances)
+            rows, pointer = batch.instances, "/instances/{}"
+            given = {name: list(map(member, rows)) for name, member in self._members.items()}
+            names = 1 + len(given) * len(rows)
         else:
-            columns = {name: member(batch.columns) for name, member in self._members.items()}
+            given = {name: member(batch.columns) for name, member in self._members.items()}
             pointer = "/columns"
-            names = 1 + len(columns)
-        rows = {len(values) for values in columns.values()}
-        if len(rows) > 1:
+            names = 1 + len(given)
+        counts = {len(values) for values in given.values()}
+        if len(counts) > 1:
             faults.refuse(faults.batch_faults(self._features, body))
-        count = rows.pop()
+        count = counts.pop()
         if count > self._max_rows:
             faults.refuse_rows(self._max_rows)
         if not faults.has_plain_members(body, names + self._texts * count):
             faults.check_members(self._features, body)
-        return columns, pointer
+        return {feature.name: column(feature, given[feature.name]) for feature in self._features}, pointer
 
-    def _columns(self, rows: Sequence[Struct]) -> dict[str, Column]:
-        return {name: [member(row) for row in rows] for name, member in self._members.items()}
+
+def column(feature: Feature, values: Sequence[float | str | None]) -> Column:
+    """The values of one feature, numbers as an array (n,) with NaN for a missing one."""
+    return values if isinstance(feature, CategoricalFeature) else np.array(values, dtype=np.float64)
 
 
 def marks_a_row(features: Sequence[Feature], mark: str) -> int:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Raw, UnsetType, defstruct
 
 from app.problems import Fault, Refused
@@ -269,7 +270,14 @@ def has_plain_members(body: bytes, quoted: int) -> bool:
     Every member is known and there, so only one that comes twice, or an escaped quote, can leave more
     quotes in the body than its `quoted` names and texts need. The careful parse tells the two apart.
     """
-    return body.count(b'"') == 2 * quoted
+    return count(body, b'"') == 2 * quoted
+
+
+def count(body: bytes, mark: bytes) -> int:
+    """How often a byte is in a body; in a large one with many of them far faster than `bytes.count`."""
+    if len(body) < STEP:
+        return body.count(mark)
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == mark[0]))
 
 
 def member_faults(features: Sequence[Feature], members: Any, pointer: str) -> Iterator[Fault]:

@@ -78,9 +78,10 @@ class Edge:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
+        app = self._admitted(scope["path"])
         try:
             with suppress(ClientDisconnect), self._admission:
-                await self._admitted(scope["path"])(inner, receive, send_with_id)
+                await app(inner, receive, send_with_id)
         finally:
             seconds, route = perf_counter() - began, getattr(inner.get("route"), "path", "other")
             self._telemetry.requests(route, status).add(seconds)

@@ -26,6 +26,7 @@ from app.schemas import (
     Prediction,
     ServedModel,
     components,
+    encode_numbers,
     example_row,
 )
 from app.telemetry import Tally
@@ -92,12 +93,10 @@ class Served:
         answers, intervals = self._finite_answers(columns, pointer), None
         if answers.bounds and self.manifest.interval:
             lower, upper = answers.bounds
-            intervals = Intervals(self.manifest.interval.coverage, lower.tolist(), upper.tolist())
+            intervals = Intervals(self.manifest.interval.coverage, lower, upper)
         outside = out_of_range(self.manifest.features, columns)
-        content = self.encode(
-            BatchPrediction(answers.predictions.tolist(), intervals, outside, self.name, self.version)
-        )
-        return content, self.tally(answers.predictions, outside)
+        batch = BatchPrediction(answers.predictions, intervals, outside, self.name, self.version)
+        return encode_numbers(batch), self.tally(answers.predictions, outside)
 
     def tally(self, predictions: Matrix, outside: Mapping[str, Sequence[int]], refused: int = 0) -> Tally:
         """What there is to count of n rows that were predicted, (n,), and others that were refused."""
