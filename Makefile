@@ -85,6 +85,6 @@ cars.csv: | .venv/train
 	touch $@
 
 .venv/tools/done: Makefile
-	$(PYTHON) -m venv .venv/tools
+	$(PYTHON) -m venv --clear .venv/tools
 	.venv/tools/bin/pip install --quiet $(TOOLS)
 	touch $@
