@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
-from app.protocol import Streamed, refuse_compressed
+from app.protocol import Streamed, is_forwarded, refuse_compressed
 from app.schemas import encode_numbers
 from app.serving import Served
 from app.telemetry import Tally
@@ -67,7 +67,7 @@ async def answer_csv(served: Served, request: Request, count: Callable[[Tally], 
             yield await answered(block)
 
     headers = {"X-Model": served.name, "X-Model-Version": served.version}
-    return Streamed(parts(), "text/csv; charset=utf-8", headers)
+    return Streamed(parts(), "text/csv; charset=utf-8", headers, held=is_forwarded(request))
 
 
 async def record_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:

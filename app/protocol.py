@@ -25,6 +25,7 @@ from app.tracing import current_trace_id, given_trace_id
 
 MOST_ON_DISK, MOST_IN_MEMORY, TAKEN_AT_ONCE = 2**30, 2**20, 2**16
 SMALL_BODY = 2**15
+FORWARDED = frozenset({"forwarded", "via", "x-forwarded-for"})
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 PROCESS, NUMBERS = secrets.token_hex(8).encode(), itertools.count()
@@ -155,23 +156,37 @@ def conditional(request: Request, content: bytes, media_type: str) -> Response:
     return Response(content, headers=headers, media_type=media_type)
 
 
-class Streamed(Response):
-    """An answer that is made while it is sent, and while the request may still be arriving."""
+def is_forwarded(request: Request) -> bool:
+    """Whether the request came through a proxy that says so."""
+    return not FORWARDED.isdisjoint(request.headers)
 
-    def __init__(self, parts: AsyncIterator[bytes], media_type: str, headers: dict[str, str]) -> None:
+
+class Streamed(Response):
+    """An answer that is made, and unless it is held sent, while the request may still be arriving.
+
+    A held one is sent once it is whole, or no more of it can wait: many proxies, nginx among them, forward no
+    more of a request once its answer has begun.
+    """
+
+    def __init__(
+        self, parts: AsyncIterator[bytes], media_type: str, headers: dict[str, str], *, held: bool
+    ) -> None:
         super().__init__(headers=headers, media_type=media_type)
         del self.headers["content-length"]
-        self._parts = parts
+        self._parts, self._held = parts, held
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send each part as soon as the caller takes it."""
+        parts = ahead(self._parts, held=self._held)
+        first = await anext(parts, b"") if self._held else b""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for part in ahead(self._parts):
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def ahead(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def ahead(parts: AsyncIterator[bytes], *, held: bool = False) -> AsyncIterator[bytes]:
     """The parts, made ahead of a caller who takes none before having sent the whole request."""
     backlog = Backlog()
 
@@ -182,6 +197,9 @@ async def ahead(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     filling = asyncio.create_task(fill())
     filling.add_done_callback(lambda _: backlog.changed.set())
     try:
+        while held and not filling.done() and not backlog.is_full:
+            backlog.changed.clear()
+            await backlog.changed.wait()
         while not filling.done() or backlog.length:
             while part := backlog.take():
                 yield part
@@ -208,9 +226,14 @@ class Backlog:
         """How many bytes wait."""
         return self._end - self._start
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more can wait."""
+        return self.length > self._limit
+
     async def put(self, part: bytes) -> None:
         """Add a part, as soon as there is room for it."""
-        while self.length > self._limit:
+        while self.is_full:
             self._taken.clear()
             await self._taken.wait()
         self._file.seek(self._end)

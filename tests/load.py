@@ -69,9 +69,11 @@ class Load:
                 number = (number + 1) % len(self._requests)
                 began = time.perf_counter()
                 writer.write(self._requests[number])
-                status, answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+                status, answer, is_last = await asyncio.wait_for(read_answer(reader), PATIENCE)
                 self.answers.seconds.append(time.perf_counter() - began)
                 self.answers.seen[number, status, answer] += 1
+                if is_last:
+                    break
         finally:
             writer.close()
         return number
@@ -83,9 +85,10 @@ def request(path: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """One answer's status and body; raises EOFError if the connection ends within or before it."""
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """One answer's status and body, and whether the connection ends with it; raises EOFError for none."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status_line, *lines = head.strip().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
-    return int(status_line.split(" ")[1]), await reader.readexactly(int(headers["content-length"]))
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(status_line.split(" ")[1]), body, headers.get("connection") == "close"

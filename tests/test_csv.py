@@ -4,6 +4,7 @@ import gzip
 import http.client
 import io
 import json
+import select
 import signal
 import socket
 import subprocess
@@ -347,10 +348,12 @@ def test_records_do_not_depend_on_where_the_text_is_cut(text: str, cut: int) -> 
     assert ([*first, *second], left) == split_records(text)
 
 
-def connect(url: str) -> http.client.HTTPConnection:
+def connect(url: str, *forwarded: str) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
     connection.putrequest("POST", "/predict/batch")
     connection.putheader("Content-Type", "text/csv")
+    for name in forwarded:
+        connection.putheader(name, "192.0.2.1")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     return connection
@@ -372,6 +375,19 @@ def test_the_first_rows_come_back_before_the_last_are_sent(mixed_service: str) -
     connection.close()
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+def test_nothing_comes_back_through_a_proxy_before_the_last_row_is_sent(
+    mixed_service: str, header: str
+) -> None:
+    connection, many = connect(mixed_service, header), 20_000
+    connection.send(chunk(f"{HEADER}\n".encode() + f"{GOOD}\n".encode() * many))
+    assert connection.sock
+    assert select.select([connection.sock], [], [], 0.5)[0] == []
+    connection.send(chunk(f"{GOOD}\n".encode()) + b"0\r\n\r\n")
+    assert connection.getresponse().read().count(b"\n") == many + 2
+    connection.close()
+
+
 def test_a_caller_that_sends_everything_before_it_reads_gets_everything(mixed_service: str) -> None:
     connection, block, blocks = connect(mixed_service), f"{GOOD}\n".encode() * 10_000, 60
     connection.send(chunk(f"{HEADER}\n".encode()))
@@ -386,8 +402,9 @@ def test_a_caller_that_sends_everything_before_it_reads_gets_everything(mixed_se
 
 
 @pytest.mark.parametrize("has_disk", [True, False])
+@pytest.mark.parametrize("held", [True, False])
 def test_what_is_made_ahead_comes_whole_and_in_order(
-    monkeypatch: pytest.MonkeyPatch, *, has_disk: bool
+    monkeypatch: pytest.MonkeyPatch, *, has_disk: bool, held: bool
 ) -> None:
     def refuse() -> NoReturn:
         raise FileNotFoundError
@@ -402,7 +419,7 @@ def test_what_is_made_ahead_comes_whole_and_in_order(
 
     async def taken_slowly() -> bytes:
         taken = []
-        async for part in protocol.ahead(parts()):
+        async for part in protocol.ahead(parts(), held=held):
             taken.append(part)
             await asyncio.sleep(0)
         return b"".join(taken)
@@ -410,13 +427,14 @@ def test_what_is_made_ahead_comes_whole_and_in_order(
     assert asyncio.run(taken_slowly()) == b"".join(made)
 
 
-def test_what_breaks_while_it_is_made_breaks_the_answer() -> None:
+@pytest.mark.parametrize("held", [True, False])
+def test_what_breaks_while_it_is_made_breaks_the_answer(*, held: bool) -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"a"
         raise ZeroDivisionError
 
     async def taken() -> list[bytes]:
-        return [part async for part in protocol.ahead(parts())]
+        return [part async for part in protocol.ahead(parts(), held=held)]
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(taken())
