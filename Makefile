@@ -3,11 +3,16 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
+# What locks and audits; in a folder of its own, so that what it needs does not mix with what serves.
+TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+# More for `docker build`, such as --network host.
+IMAGE_FLAGS ?=
+
 BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test torture lint bench bench-peers
+.PHONY: run test torture lint bench bench-peers lock audit image image-test
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -34,6 +39,35 @@ bench: .venv/dev
 bench-peers: .venv/dev
 	$(BIN)/python -m benchmarks.peers
 
+# The newest versions that pyproject.toml admits, one for each distribution on all systems, with the SHA-256 of
+# all its files. torch is left out: its file is another in each index. So are CUDA's libraries, which it asks for on
+# Linux alone; hence the other system.
+LOCK := .venv/tools/bin/uv pip compile pyproject.toml --upgrade --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --custom-compile-command 'make lock' --quiet
+
+lock: .venv/tools/done
+	$(LOCK) --universal --fork-strategy fewest --output-file requirements/serve.txt
+	$(LOCK) --universal --fork-strategy fewest --extra remote --extra tracing \
+	    --constraint requirements/serve.txt --output-file requirements/cloud.txt
+	MACOSX_DEPLOYMENT_TARGET=14.0 $(LOCK) --extra train --python-platform macos --no-emit-package torch \
+	    --constraint requirements/serve.txt --output-file requirements/train.txt
+
+# Known vulnerabilities of the locked versions, and a list of what serves (CycloneDX).
+audit: .venv/tools/done
+	mkdir -p dist
+	.venv/tools/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/serve.cdx.json requirements/serve.txt
+	.venv/tools/bin/python -m tests.audit requirements/cloud.txt requirements/train.txt
+
+image:
+	docker build $(IMAGE_FLAGS) --target serve --tag plumbline .
+	docker build $(IMAGE_FLAGS) --target serve --build-arg LOCK=cloud --tag plumbline-cloud .
+	docker build $(IMAGE_FLAGS) --target train --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag plumbline-train .
+
+# Builds the images and runs them, where a Docker engine answers.
+image-test: .venv/dev
+	$(BIN)/python -m pytest --images tests/test_image.py
+
 $(PROMOTED): | .venv/train cars.csv
 	$(BIN)/python -m training fit cars.csv --target Price --feature Kilometers_Driven \
 	    --optimizer gd --learning-rate 0.1 --epochs 200 --seed 0 --name $(MODEL) --store models --promote
@@ -48,4 +82,9 @@ cars.csv: | .venv/train
 
 .venv/train .venv/dev: .venv/%: pyproject.toml | .venv/torch
 	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv/tools/done: Makefile
+	$(PYTHON) -m venv --clear .venv/tools
+	.venv/tools/bin/pip install --quiet $(TOOLS)
 	touch $@

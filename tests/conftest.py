@@ -26,8 +26,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--torture` runs the fault tests at their full size."""
+    """`--torture` runs the fault tests at their full size, `--images` those of the container images."""
     parser.addoption("--torture", action="store_true", help="run the fault tests at their full size")
+    parser.addoption("--images", action="store_true", help="build the container images and run them")
 
 
 @pytest.fixture(scope="session")
