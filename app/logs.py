@@ -100,6 +100,12 @@ def configure(level: str) -> Lines:
     return lines
 
 
+def flush() -> None:
+    """Wait for the lines so far, but not for long."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
     """The event with what every line has in front."""
     return {**{name: event.pop(name) for name in ("timestamp", "level", "event")}, **event}

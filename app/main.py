@@ -89,6 +89,8 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
         lifecycle.attach(on_hang_up=live.wake)
         with live.telemetry.sharing():
             yield
+        # A worker is ended by the signal that its server raises once more, before Python would do this.
+        logs.flush()
 
     app = FastAPI(
         openapi_url=None,
