@@ -346,12 +346,21 @@ def test_the_process_figures_are_the_operating_systems(toy_store: Store, workers
         virtual = sum(status_bytes(process, "VmSize") for process in processes)
         files = sum(len(list(Path(f"/proc/{process}/fd").iterdir())) for process in processes)
         limit = sum(map(most_files, processes))
+        earliest = min(map(start_seconds, processes))
     assert spent - 1e-6 <= value(found, "process_cpu_seconds_total") <= spent_then + 1e-6
     assert value(found, "process_resident_memory_bytes") == pytest.approx(resident, rel=0.1)
     assert value(found, "process_virtual_memory_bytes") == pytest.approx(virtual, rel=0.1)
     assert value(found, "process_open_fds") == pytest.approx(files, abs=3 * workers)
     assert value(found, "process_max_fds") == limit
-    assert -60 < value(found, "process_start_time_seconds") - time.time() < 0
+    assert value(found, "process_start_time_seconds") == pytest.approx(earliest, abs=0.05)
+
+
+def start_seconds(process: int) -> float:
+    """When a process started, by the time that the machine did and proc(5)'s field 22."""
+    booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    assert booted
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(booted[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(process: int) -> float:
@@ -473,9 +482,11 @@ def test_a_worker_that_is_killed_leaves_its_counts(toy_store: Store) -> None:
         began(service, 3)
         time.sleep(1.5)
         assert in_flight(service, 1)
+        earliest = min(map(start_seconds, workers_of(service.process.pid)))
         for found in ask_every(service, 2):
             check_sums(found, rows)
             assert value(found, "plumbline_model_loads_total") == 3
+            assert value(found, "process_start_time_seconds") == pytest.approx(earliest, abs=0.05)
 
 
 def counted(found: Samples) -> Samples:

@@ -221,7 +221,11 @@ def test_a_spans_time_is_that_of_its_request(traced: Service, collector: Collect
         assert before <= span.start_time_unix_nano < after
         assert span.start_time_unix_nano < span.end_time_unix_nano < after + 1e9
         took = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
-        assert took == pytest.approx(line_of(traced, answer)["duration_seconds"], rel=0.5, abs=0.005)
+        logged = line_of(traced, answer)["duration_seconds"]
+        if path == "/predict":
+            assert took == pytest.approx(logged, abs=2e-6)
+        else:
+            assert logged / 10 < took < logged
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
