@@ -6,7 +6,9 @@ them, and those that cannot be written, because stdout is closed, are dropped an
 
 import logging
 import os
+import select
 import sys
+from fractions import Fraction
 from queue import Full, Queue
 from threading import Thread
 
@@ -65,7 +67,11 @@ class Lines(logging.Handler):
             self._unwritten += 1
             return
         while line:
-            line = line[os.write(self._descriptor, line) :]
+            try:
+                line = line[os.write(self._descriptor, line) :]
+            except BlockingIOError:
+                # Who made the pipe may have told it not to wait; a part of a line would spoil the next.
+                select.select([], [self._descriptor], [])
 
 
 def is_terminal() -> bool:
@@ -91,7 +97,13 @@ def configure(level: str) -> Lines:
     )
     last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if is_terminal():
-        last.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+        last.append(
+            structlog.dev.ConsoleRenderer(
+                # https://no-color.org
+                colors=not os.environ.get("NO_COLOR"),
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
     else:
         last += [structlog.processors.format_exc_info, in_order, structlog.processors.JSONRenderer()]
     lines = Lines()
@@ -116,7 +128,9 @@ class RequestLog:
 
     def __init__(self, share: float) -> None:
         self.is_on = share > 0
-        self._share, self._due = share, 0.0
+        # Whole numbers, because a tenth as a float is not one in ten when it is added up.
+        self._part, self._whole = Fraction(str(share)).as_integer_ratio()
+        self._due = 0
 
     def __call__(
         self,
@@ -131,15 +145,15 @@ class RequestLog:
         trace_id: str | None,
     ) -> None:
         """Log one request, if it is its turn."""
-        self._due += self._share
-        if self._due >= 1:
-            self._due -= 1
+        self._due += self._part
+        if self._due >= self._whole:
+            self._due -= self._whole
             known = {"rows": rows, "version": version, "trace_id": trace_id}
             logger.info(
                 "request",
                 method=method,
                 route=route,
-                status=status,
+                status=int(status),
                 duration_seconds=round(seconds, 6),
                 request_id=request_id.decode(),
                 **{name: value for name, value in known.items() if value is not None},

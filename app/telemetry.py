@@ -8,12 +8,12 @@ write their numbers to a folder that they share; whichever is asked adds up ever
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from operator import add
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TypeAlias
 
 import msgspec
@@ -68,7 +68,7 @@ class Telemetry:
     """
 
     def __init__(self, shared: Path | None = None, dropped_lines: Callable[[], int] = int) -> None:
-        self._shared, self._dropped_lines = shared, dropped_lines
+        self._shared, self._writing, self._dropped_lines = shared, Lock(), dropped_lines
         self._counts: Counts = {(event,): [0] for event in EVENTS}
         self._tenths, self._refused = self._numbers(PREDICTED, size=TENTHS), self._numbers(REFUSED)
         self.in_flight = self._numbers(IN_FLIGHT)
@@ -104,7 +104,11 @@ class Telemetry:
 
     def page(self) -> bytes:
         """The body of `GET /metrics`."""
-        return generate_latest(self._registry)
+        page = generate_latest(self._registry)
+        if self._shared:
+            # What was told is never taken back, whichever worker is asked next and if this one is killed now.
+            self._write_snapshot(self._shared)
+        return page
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
@@ -125,8 +129,10 @@ class Telemetry:
 
     def _write_snapshot(self, folder: Path) -> None:
         beside = folder / f"{os.getpid()}.new"
-        beside.write_bytes(msgspec.msgpack.encode(self._own()))
-        beside.replace(beside.with_suffix(".counts"))
+        # A disk that is full now may have room a second later.
+        with self._writing, suppress(OSError):
+            beside.write_bytes(msgspec.msgpack.encode(self._own()))
+            beside.replace(beside.with_suffix(".counts"))
 
     def _own(self) -> Counts:
         self._counts[DROPPED,][0] = self._dropped_lines()
@@ -145,10 +151,10 @@ class Telemetry:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number."""
+    """Whether there is a process of this number, and it is one of ours."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

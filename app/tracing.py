@@ -1,5 +1,6 @@
 """Spans and trace ids. FastAPI traces its routes itself; here is what the hot path ahead of it needs."""
 
+import os
 import re
 from collections.abc import Mapping
 from time import time_ns
@@ -8,7 +9,10 @@ from opentelemetry import propagate, trace
 from starlette.types import Scope
 
 # https://www.w3.org/TR/trace-context/#traceparent-header
-TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+EXPORT_SECONDS = 2
 
 
 def given_trace_id(headers: Mapping[bytes, bytes]) -> str | None:
@@ -33,6 +37,10 @@ class HotPathTracer:
 
     def __init__(self, route: str) -> None:
         self._route = route
+        # At its end the process waits for every batch of spans, up to five of them, and for each as long as
+        # this says, ten seconds by default, if the collector hangs.
+        # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#configuration-options
+        os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(EXPORT_SECONDS))
         self._tracer = trace.get_tracer("plumbline")
 
     def record(self, scope: Scope, headers: Mapping[bytes, bytes], seconds: float) -> str | None:
