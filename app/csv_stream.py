@@ -205,9 +205,12 @@ class CsvTable:
 
     def answer(self, records: Sequence[str]) -> tuple[bytes, Tally]:
         """The records' lines with the answers added, and what to count; an empty line stays empty."""
-        lines = [record.removesuffix("\r") for record in records]
+        lines, text = list(records), "\n".join(records)
+        if "\r" in text:
+            lines = [record.removesuffix("\r") for record in records]
+            text = "\n".join(lines)
         errors: dict[int, str] = {}
-        cells, whole = self._split(lines, errors)
+        cells, whole = self._split(lines, text, errors)
         columns, answerable = self._read(cells, whole, errors)
         added, tally = self._added(columns, answerable, errors)
         if errors:
@@ -216,18 +219,20 @@ class CsvTable:
             answered = [f"{line},{ends[index]}" for index, line in enumerate(lines)]
         else:
             answered = list(map(",".join, zip(lines, *added, repeat(""), strict=False)))
-        if "" in lines:
+        if not all(lines):
             answered = [text if line else "" for line, text in zip(lines, answered, strict=True)]
         refused = sum(1 for index in errors if lines[index])
         content = self._line_end.join([*answered, ""]).encode("utf-8", "surrogateescape")
         return content, msgspec.structs.replace(tally, refused=refused)
 
-    def _split(self, lines: list[str], errors: dict[int, str]) -> tuple[list[Sequence[str]], Sequence[int]]:
-        """The cells of each feature in the lines that are rows, and the indices of those.
+    def _split(
+        self, lines: list[str], text: str, errors: dict[int, str]
+    ) -> tuple[list[Sequence[str]], Sequence[int]]:
+        """The cells of each feature in the lines of the text that are rows, and the indices of those.
 
         The other lines are made as wide as rows; what is wrong with them goes into `errors`.
         """
-        width, text = len(self._names), "\n".join(lines)
+        width = len(self._names)
         if '"' not in text and set(map(COMMAS, lines)) == {width - 1}:
             cells = text.replace("\n", ",").split(",")
             return [cells[position::width] for position in self._positions], range(len(lines))
