@@ -45,7 +45,7 @@ def test_instances_and_columns_get_the_same_answer(toy: httpx.Client) -> None:
     assert instances.content == columns.content
 
 
-@pytest.mark.parametrize("count", [1, 2, 1000])
+@pytest.mark.parametrize("count", [1, 2, 1000, 2**14, 2**14 + 1, 50_000])
 def test_a_batch_gives_what_numpy_gives_in_the_order_of_its_rows(toy: httpx.Client, count: int) -> None:
     rows = toy_rows(count, seed=6)
     expected = expected_predictions(Linear(), toy_weights(Linear(), 5), rows)
