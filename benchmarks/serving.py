@@ -263,7 +263,7 @@ def single_rows(bench: Bench) -> None:
 
 def batch_bodies(count: int) -> dict[str, tuple[bytes, str]]:
     """A batch in each of its forms."""
-    kilometres = [1000 + 37 * number for number in range(count)]
+    kilometres = kilometres_of(count)
     instances = [{FEATURE: value} for value in kilometres]
     table = "\n".join([FEATURE, *map(str, kilometres)]) + "\n"
     return {
@@ -273,46 +273,82 @@ def batch_bodies(count: int) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def kilometres_of(count: int) -> list[int]:
+    """The inputs of a batch."""
+    return [1000 + 37 * number for number in range(count)]
+
+
+def check_batch(bench: Bench, server: Server, count: int, form: str) -> None:
+    """Every prediction of a batch is what numpy computes."""
+    body, media = batch_bodies(count)[form]
+    request = urllib.request.Request(f"{server.url}/predict/batch", body, {"Content-Type": media})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text = answer.read().decode()
+    lines = text.splitlines()[1:]
+    given = [line.split(",")[1] for line in lines] if form == "CSV" else json.loads(text)["predictions"]
+    model = bench.numbers
+    z_scores = (np.array(kilometres_of(count)) - model["mean"]) / model["std"]
+    assert np.allclose(np.array(given, float), z_scores * model["weight"] + model["bias"], rtol=1e-12)
+
+
+BATCHES = (
+    ("async def", "instances"),
+    ("ours", "instances"),
+    ("ours", "columns"),
+    ("ours", "CSV"),
+    ("no interval", "instances"),
+    ("no interval", "columns"),
+    ("no interval", "CSV"),
+)
+
+
 def batches(bench: Bench) -> None:
     """Rows a second."""
     rows = []
     with ExitStack() as stack:
-        floor, ours, other = (
-            stack.enter_context(bench.server(name)) for name in ("floor", "ours", "async def")
-        )
+        names = ("floor", "ours", "no interval", "async def")
+        servers = {name: stack.enter_context(bench.server(name)) for name in names}
         for count in (1_000, 10_000):
-            bodies = batch_bodies(count)
-            turns: dict[str, list[Slice]] = {
-                "floor": [],
-                "instances, async def": [],
-                **{form: [] for form in bodies},
-            }
-            for _ in range(ROUNDS):
-                turns["floor"].append(bench.load(floor, "/predict", EXAMPLE, 16))
-                turns["instances, async def"].append(
-                    bench.load(other, "/predict/batch", bodies["instances"][0], 1)
-                )
-                for form, (body, media) in bodies.items():
-                    turns[form].append(bench.load(ours, "/predict/batch", body, 1, media))
-            for form, slices in turns.items():
-                if form != "floor":
-                    rate = median(slices, "rate") * count
-                    at_37000 = statistics.median(
-                        own.rate * count * 37_000 / base.rate
-                        for own, base in zip(slices, turns["floor"], strict=True)
-                    )
-                    rows.append(
-                        {
-                            "rows": f"{count:,}",
-                            "form": form,
-                            "rows/s": f"{rate:,.0f}",
-                            "rows/s where the floor does 37,000 requests": f"{at_37000:,.0f}",
-                            "of `async def`": ratio(slices, turns["instances, async def"], "rate"),
-                            "p99 ms": f"{median(slices, 'p99'):.1f}",
-                            "not 200": sum(slice_.bad for slice_ in slices),
-                        }
-                    )
-    bench.keep("Batches, one connection", rows)
+            for name, form in BATCHES:
+                check_batch(bench, servers[name], count, form)
+            floor, turns = batch_turns(bench, servers, batch_bodies(count))
+            rows += [batch_row(count, pair, turns, floor) for pair in BATCHES]
+    bench.keep("Batches, two connections", rows)
+
+
+def batch_turns(
+    bench: Bench, servers: Mapping[str, Server], bodies: Mapping[str, tuple[bytes, str]]
+) -> tuple[list[Slice], dict[tuple[str, str], list[Slice]]]:
+    """Slices of the floor's single rows and of each kind of batch, in turn."""
+    floor: list[Slice] = []
+    turns: dict[tuple[str, str], list[Slice]] = {pair: [] for pair in BATCHES}
+    for _ in range(ROUNDS):
+        floor.append(bench.load(servers["floor"], "/predict", EXAMPLE, 16))
+        for (name, form), slices in turns.items():
+            body, media = bodies[form]
+            slices.append(bench.load(servers[name], "/predict/batch", body, 2, media))
+    return floor, turns
+
+
+def batch_row(
+    count: int,
+    pair: tuple[str, str],
+    turns: Mapping[tuple[str, str], Sequence[Slice]],
+    floor: Sequence[Slice],
+) -> dict[str, Any]:
+    """A row of the table of batches."""
+    slices, pairs = turns[pair], zip(turns[pair], floor, strict=True)
+    at_37000 = statistics.median(own.rate * count * 37_000 / base.rate for own, base in pairs)
+    return {
+        "rows": f"{count:,}",
+        "server": pair[0],
+        "form": pair[1],
+        "rows/s": f"{median(slices, 'rate') * count:,.0f}",
+        "rows/s where the floor does 37,000 requests": f"{at_37000:,.0f}",
+        "of `async def`": ratio(slices, turns[BATCHES[0]], "rate"),
+        "p99 ms": f"{median(slices, 'p99'):.1f}",
+        "not 200": sum(slice_.bad for slice_ in slices),
+    }
 
 
 def features_off(bench: Bench) -> None:
