@@ -213,17 +213,14 @@ class CsvTable:
         cells, whole = self._split(lines, text, errors)
         columns, answerable = self._read(cells, whole, errors)
         added, tally = self._added(columns, answerable, errors)
-        if errors:
+        if len(answerable) == len(lines) and not errors:
+            answered = list(map(",".join, zip(lines, *added, repeat(""), strict=False)))
+        else:
             ends = dict(zip(answerable, map(",".join, zip(*added, repeat(""), strict=False)), strict=True))
             ends |= {index: f',,,"{escaped(error)}"' for index, error in errors.items()}
-            answered = [f"{line},{ends[index]}" for index, line in enumerate(lines)]
-        else:
-            answered = list(map(",".join, zip(lines, *added, repeat(""), strict=False)))
-        if not all(lines):
-            answered = [text if line else "" for line, text in zip(lines, answered, strict=True)]
-        refused = sum(1 for index in errors if lines[index])
+            answered = [f"{line},{ends[index]}" if line else "" for index, line in enumerate(lines)]
         content = self._line_end.join([*answered, ""]).encode("utf-8", "surrogateescape")
-        return content, msgspec.structs.replace(tally, refused=refused)
+        return content, msgspec.structs.replace(tally, refused=len(errors))
 
     def _split(
         self, lines: list[str], text: str, errors: dict[int, str]
@@ -233,15 +230,15 @@ class CsvTable:
         The other lines are made as wide as rows; what is wrong with them goes into `errors`.
         """
         width = len(self._names)
-        if '"' not in text and set(map(COMMAS, lines)) == {width - 1}:
+        if '"' not in text and all(lines) and set(map(COMMAS, lines)) == {width - 1}:
             cells = text.replace("\n", ",").split(",")
             return [cells[position::width] for position in self._positions], range(len(lines))
         rows = list(map(cells_of, lines))
         for index, row in enumerate(rows):
-            if len(row) != width:
+            if lines[index] and len(row) != width:
                 errors[index] = f"{width} cells are due, {len(row)} are there; a quote may not close"
                 lines[index] = widened(lines[index], len(row), width)
-        whole = [index for index in range(len(rows)) if index not in errors]
+        whole = [index for index, line in enumerate(lines) if line and index not in errors]
         return [[rows[index][position] for index in whole] for position in self._positions], whole
 
     def _read(
@@ -279,7 +276,7 @@ def widened(line: str, cells: int, width: int) -> str:
     """A line that is no row with as many cells as one: empty ones added, or itself in the first cell."""
     if cells > width:
         line, cells = one_cell(line), 1
-    return line and line + "," * (width - cells)
+    return line + "," * (width - cells)
 
 
 def read_column(feature: Feature, cells: Sequence[str]) -> tuple[Column, list[int]]:

@@ -15,6 +15,7 @@ PATIENCE = 2.0
 
 def address(environment: Mapping[str, str]) -> tuple[str, int]:
     """Where the service listens; a connection to 0.0.0.0 or :: reaches this machine."""
+    environment = {name.upper(): value for name, value in environment.items()}
     host = environment.get("PLUMBLINE_HOST") or environment.get("HOST") or "127.0.0.1"
     port = environment.get("PLUMBLINE_PORT") or environment.get("PORT") or "8000"
     return host, int(port)

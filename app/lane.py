@@ -19,6 +19,7 @@ from app.serving import Served
 from app.tracing import HotPathTracer, given_trace_id
 
 PATH = "/predict"
+UNUSUAL = frozenset({b"content-encoding", b"expect"})
 CONTENT_TYPE = (b"content-type", b"application/json")
 
 
@@ -35,17 +36,19 @@ class Lane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with what was read of it."""
-        is_plain = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
-        if not is_plain or scope["query_string"] or self._admission.is_full:
+        is_ours = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
+        if not is_ours or scope["query_string"] or self._admission.is_full:
             await self._app(scope, receive, send)
             return
-        began = perf_counter()
+        began, headers = perf_counter(), dict(scope["headers"])
+        # Which of two headers of one name counts, and whether a body shall be sent at all, the route says.
+        if len(headers) < len(scope["headers"]) or not UNUSUAL.isdisjoint(headers):
+            await self._app(scope, receive, send)
+            return
         with self._admission:
             message = await receive()
-        headers, served = dict(scope["headers"]), self._live.served
-        # Which of two headers of one name counts is for the route to say.
-        is_plain = len(headers) == len(scope["headers"])
-        prediction = served and is_plain and self._predict(served, headers, message)
+        served = self._live.served
+        prediction = served and self._predict(served, headers, message)
         if not (served and prediction):
             await self._app(scope, read_again(message, receive), send)
             return
@@ -62,7 +65,7 @@ class Lane:
     def _predict(self, served: Served, headers: Mapping[bytes, bytes], message: Message) -> Prediction | None:
         """The prediction for a plain request; None if it is for the route to answer."""
         body = message.get("body", b"")
-        if message.get("more_body") or len(body) > SMALL_BODY or b"content-encoding" in headers:
+        if message.get("more_body") or len(body) > SMALL_BODY:
             return None
         if not self._access.allows(headers.get(b"authorization")):
             return None

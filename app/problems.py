@@ -7,10 +7,13 @@ from itertools import islice
 import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 MOST_FAULTS = 10
 MOST_BYTES = 4096
 MEDIA_TYPE = "application/problem+json"
+# No status of HTTP's, which has none for it, but nginx's: the caller did not wait for an answer.
+CLIENT_LEFT = 499
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -57,6 +60,7 @@ def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
     app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(ClientDisconnect, on_client_left)
     app.add_exception_handler(Exception, on_defect)
 
 
@@ -75,6 +79,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     return answer(request, Problem(status.phrase, status, status.description), headers)
+
+
+async def on_client_left(_request: Request, _error: Exception) -> Response:
+    """A caller who left before the request was whole; what is sent goes nowhere."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 def heads(allowed: str) -> set[str]:

@@ -81,10 +81,11 @@ class Edge:
 
         app = self._admitted(scope["path"])
         try:
-            with suppress(ClientDisconnect), self._admission:
+            with self._admission:
                 await app(inner, receive, send_with_id)
         finally:
             seconds, route = perf_counter() - began, getattr(inner.get("route"), "path", "other")
+            status = status or problems.CLIENT_LEFT
             self._telemetry.requests(route, status).add(seconds)
             self._log(
                 method=scope["method"],
@@ -176,14 +177,17 @@ class Streamed(Response):
         self._parts, self._held = parts, held
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send each part as soon as the caller takes it."""
+        """Send each part as soon as the caller takes it, until the end or until the caller leaves."""
         parts = ahead(self._parts, held=self._held)
-        first = await anext(parts, b"") if self._held else b""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": first, "more_body": True})
-        async for part in parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with suppress(ClientDisconnect):
+            first = await anext(parts, b"") if self._held else b""
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def ahead(parts: AsyncIterator[bytes], *, held: bool = False) -> AsyncIterator[bytes]:
@@ -200,6 +204,8 @@ async def ahead(parts: AsyncIterator[bytes], *, held: bool = False) -> AsyncIter
         while held and not filling.done() and not backlog.is_full:
             backlog.changed.clear()
             await backlog.changed.wait()
+        if held and filling.done():
+            filling.result()
         while not filling.done() or backlog.length:
             while part := backlog.take():
                 yield part
@@ -232,12 +238,19 @@ class Backlog:
         return self.length > self._limit
 
     async def put(self, part: bytes) -> None:
-        """Add a part, as soon as there is room for it."""
+        """Add a part, as soon as there is room for it; raises Refused (503) if the disk has none."""
         while self.is_full:
             self._taken.clear()
             await self._taken.wait()
-        self._file.seek(self._end)
-        self._end += self._file.write(part)
+        try:
+            self._file.seek(self._end)
+            while part:
+                written = self._file.write(part)
+                self._end += written
+                part = part[written:]
+        except OSError:
+            detail = "There is no room for an answer of this length; send fewer rows, or take it as it comes."
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "10"}) from None
         self.changed.set()
 
     def take(self) -> bytes:
@@ -258,6 +271,6 @@ class Backlog:
 def scratch_file() -> IO[bytes]:
     """A file that goes away when it is closed; on a read-only file system one in memory."""
     try:
-        return TemporaryFile()
+        return TemporaryFile(buffering=0)
     except OSError:
         return BytesIO()

@@ -9,8 +9,6 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AliasChoices,
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
     PositiveInt,
     PrivateAttr,
     SecretStr,
@@ -24,6 +22,7 @@ from model_store.errors import InvalidName
 from model_store.manifest import check_name
 
 PREFIX = "PLUMBLINE_"
+DAY = 86_400
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -45,7 +44,9 @@ class Settings(BaseSettings):
         None,
         description="A version to pin; without it the promoted one is served and promotions are followed.",
     )
-    refresh_seconds: PositiveFloat = Field(5.0, description="How often the store is asked for a promotion.")
+    refresh_seconds: float = Field(
+        5.0, gt=0, le=DAY, description="How often the store is asked for a promotion."
+    )
     host: str = Field("127.0.0.1", validation_alias=also("HOST"), description="The address to listen on.")
     port: Port = Field(8000, validation_alias=also("PORT"), description="The port to listen on.")
     workers: PositiveInt = Field(
@@ -68,8 +69,11 @@ class Settings(BaseSettings):
         default=False,
         description="Whether requests are traced, as OTEL_… variables say; needs the extra tracing.",
     )
-    drain_seconds: NonNegativeFloat = Field(
-        0.0, description="How long requests are still accepted after SIGTERM, while /readyz is 503 already."
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=DAY,
+        description="How long requests are still accepted after SIGTERM, while /readyz is 503 already.",
     )
     grace_seconds: PositiveInt = Field(
         20, description="How long requests in flight may then take before the process ends."

@@ -113,19 +113,19 @@ class Telemetry:
     @contextmanager
     def sharing(self) -> Iterator[None]:
         """Let the other workers know the counts, every second and at the end, if there are others."""
+        if self._shared is None:
+            yield
+            return
         over = Event()
-        sharer = Thread(target=self._share, args=(over,), daemon=True)
-        sharer.start()
+        Thread(target=self._share, args=(self._shared, over), daemon=True).start()
         yield
         over.set()
-        sharer.join(SHARING_SECONDS)
+        self._write_snapshot(self._shared)
 
-    def _share(self, over: Event) -> None:
-        if self._shared:
-            self._write_snapshot(self._shared)
-            while not over.wait(SHARING_SECONDS):
-                self._write_snapshot(self._shared)
-            self._write_snapshot(self._shared)
+    def _share(self, folder: Path, over: Event) -> None:
+        while not over.is_set():
+            self._write_snapshot(folder)
+            over.wait(SHARING_SECONDS)
 
     def _write_snapshot(self, folder: Path) -> None:
         beside = folder / f"{os.getpid()}.new"
@@ -151,7 +151,7 @@ class Telemetry:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number, and it is one of ours."""
+    """Whether there is a process of this number that may be signalled, as workers may signal each other."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, PermissionError):
@@ -217,7 +217,11 @@ def durations(counts: Counts) -> Metric:
 def rows(counts: Counts) -> Iterator[Metric]:
     """What became of the rows."""
     tenths = counts[PREDICTED,]
-    answered = CounterMetricFamily("plumbline_rows", "Rows by what became of them.", labels=("outcome",))
+    answered = CounterMetricFamily(
+        "plumbline_rows",
+        "Rows by what became of them; those of a request refused as a whole are not counted.",
+        labels=("outcome",),
+    )
     answered.add_metric(("predicted",), sum(tenths))
     answered.add_metric(("refused",), counts[REFUSED,][0])
     yield answered

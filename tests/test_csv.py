@@ -406,7 +406,7 @@ def test_a_caller_that_sends_everything_before_it_reads_gets_everything(mixed_se
 def test_what_is_made_ahead_comes_whole_and_in_order(
     monkeypatch: pytest.MonkeyPatch, *, has_disk: bool, held: bool
 ) -> None:
-    def refuse() -> NoReturn:
+    def refuse(**_: object) -> NoReturn:
         raise FileNotFoundError
 
     if not has_disk:
