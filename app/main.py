@@ -79,7 +79,6 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
 
 def create_app(live: Live, settings: Settings) -> ASGIApp:
     """Make the application that answers from what is live, and follows the store while it runs."""
-
     lifecycle = Lifecycle(settings.drain_seconds)
 
     @asynccontextmanager
