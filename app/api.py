@@ -22,7 +22,7 @@ from app.protocol import SMALL_BODY, conditional, read_body
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings
-from app.telemetry import Tally
+from model_store.answers import Tally
 from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 T = TypeVar("T")

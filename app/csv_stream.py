@@ -6,42 +6,32 @@ or it has too many cells, comes back whole in the first column.
 """
 
 import asyncio
-import re
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from http import HTTPStatus
-from itertools import compress, repeat
+from itertools import chain, compress, count, repeat
 from operator import methodcaller
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from app.faults import LONGEST_NAME, expected
+from app.faults import LONGEST_NAME
 from app.problems import MOST_FAULTS, Fault, Refused
 from app.protocol import Streamed, is_forwarded, refuse_compressed
 from app.schemas import encode_numbers
 from app.serving import Served
-from app.telemetry import Tally
-from model_store.cells import read_number
-from model_store.encoding import Column, Matrix, out_of_range
-from model_store.manifest import Feature, NumericFeature, is_fillable
+from model_store.answers import Tally
+from model_store.columns import Column, Feature, Matrix
+from model_store.records import Records, cells_of, escaped, widened
 
 ADDED = ("prediction", "lower", "upper", "error")
-LONGEST_RECORD = 2**20
 BLOCK_CHARACTERS, BLOCK_RECORDS = 2**16, 2**14
 MOST_COMPARED = 1000
 OVERFLOWS = "the inputs are so far outside their training range that the prediction overflows"
 COMMAS = methodcaller("count", ",")
-# Numbers as JSON has them, the usual case, are read ten times as fast as those with units.
-DECODE = msgspec.json.Decoder(list[float]).decode
-
-# RFC 4180: a field in quotes may hold commas, line ends and doubled quotes.
-FIELD = r'(?:"(?:[^"]++|"")*+"[^,\n]*+|(?!")[^,\n]*+)'
-RECORD = re.compile(rf"{FIELD}(?:,{FIELD})*+\n")
-CELL = re.compile(rf"(?:^|,)({FIELD})")
 
 
 async def answer_csv(served: Served, request: Request, count: Callable[[Tally], None]) -> Streamed:
@@ -53,7 +43,7 @@ async def answer_csv(served: Served, request: Request, count: Callable[[Tally], 
     blocks = record_blocks(request.stream())
     first: list[str] = await anext(blocks, [])
     if not first:
-        raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is due.")
+        raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is expected.")
     table = await asyncio.to_thread(CsvTable, served, first[0])
 
     async def answered(block: list[str]) -> bytes:
@@ -99,73 +89,6 @@ async def text_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     yield "".join([*waiting, decoder.decode(b"", final=True)])
 
 
-def split_records(text: str) -> tuple[list[str], str]:
-    """The whole records at the start of a text, and what is left of it."""
-    if '"' not in text:
-        head, end, rest = text.rpartition("\n")
-        return (head.split("\n") if end else []), rest
-    records, position = [], 0
-    while found := RECORD.match(text, position):
-        records.append(found[0][:-1])
-        position = found.end()
-    return records, text[position:]
-
-
-class Records:
-    """Puts the records of a CSV together from blocks of its text.
-
-    A line that is none, because a quote in it does not close within LONGEST_RECORD or because it is longer,
-    becomes a record of one cell; what is beyond that length is left out.
-    """
-
-    def __init__(self) -> None:
-        self._rest, self._is_cut = "", False
-
-    def feed(self, text: str) -> list[str]:
-        """The records that are complete with this text."""
-        if self._is_cut:
-            _, end, text = text.partition("\n")
-            self._is_cut = not end
-        records, self._rest = split_records(self._rest + text)
-        while len(self._rest) > LONGEST_RECORD:
-            line, end, rest = self._rest.partition("\n")
-            more, self._rest = split_records(rest)
-            records += [one_cell(line), *more]
-            self._is_cut = not end
-        return records
-
-    def end(self) -> list[str]:
-        """The records that the end of the text completes."""
-        rest = self._rest if self._rest.endswith("\n") or not self._rest else f"{self._rest}\n"
-        records: list[str] = []
-        while rest:
-            more, rest = split_records(rest)
-            records += more
-            if rest:
-                line, _, rest = rest.partition("\n")
-                records.append(one_cell(line))
-        return records
-
-
-def one_cell(line: str) -> str:
-    """A record with the line for its only cell."""
-    kept = line[:LONGEST_RECORD].removesuffix("\r")
-    return f'"{escaped(kept)}"'
-
-
-def cells_of(record: str) -> list[str]:
-    """The cells of a record, without their quotes."""
-    if '"' not in record:
-        return record.split(",")
-    return [unquoted(cell) if cell.startswith('"') else cell for cell in CELL.findall(record)]
-
-
-def unquoted(cell: str) -> str:
-    """What stands in quotes, and what is wrongly behind them."""
-    inside, _, behind = cell[1:].rpartition('"')
-    return inside.replace('""', '"') + behind
-
-
 class CsvTable:
     """Answers the rows of one CSV, whose columns its header names; raises Refused if an input is missing."""
 
@@ -176,7 +99,8 @@ class CsvTable:
         self._names = cells_of(header.removeprefix("\ufeff"))
         self._check(served.manifest.features)
         self._positions = [self._names.index(feature.name) for feature in served.manifest.features]
-        self.header = f"{header},{','.join(ADDED)}{self._line_end}".encode("utf-8", "surrogateescape")
+        added = ",".join(free_name(name, self._names) for name in ADDED)
+        self.header = f"{header},{added}{self._line_end}".encode("utf-8", "surrogateescape")
 
     def _check(self, features: Sequence[Feature]) -> None:
         missing = [feature.name for feature in features if feature.name not in self._names]
@@ -186,11 +110,6 @@ class CsvTable:
                 Fault("", f"the column {feature.name!r} comes twice")
                 for feature in features
                 if self._names.count(feature.name) > 1
-            ),
-            *(
-                Fault("", f"the column {name!r} is in the way of the answer's: rename it")
-                for name in ADDED
-                if name in self._names
             ),
         ]
         if faults:
@@ -220,7 +139,7 @@ class CsvTable:
             ends |= {index: f',,,"{escaped(error)}"' for index, error in errors.items()}
             answered = [f"{line},{ends[index]}" if line else "" for index, line in enumerate(lines)]
         content = self._line_end.join([*answered, ""]).encode("utf-8", "surrogateescape")
-        return content, msgspec.structs.replace(tally, refused=len(errors))
+        return content, replace(tally, refused=len(errors))
 
     def _split(
         self, lines: list[str], text: str, errors: dict[int, str]
@@ -236,7 +155,7 @@ class CsvTable:
         rows = list(map(cells_of, lines))
         for index, row in enumerate(rows):
             if lines[index] and len(row) != width:
-                errors[index] = f"{width} cells are due, {len(row)} are there; a quote may not close"
+                errors[index] = f"{width} cells are expected, {len(row)} are there; a quote may not close"
                 lines[index] = widened(lines[index], len(row), width)
         whole = [index for index, line in enumerate(lines) if line and index not in errors]
         return [[rows[index][position] for index in whole] for position in self._positions], whole
@@ -247,9 +166,10 @@ class CsvTable:
         """The columns of the rows that can be read, and the indices of those; why not goes into `errors`."""
         columns: dict[str, Column] = {}
         for feature, values in zip(self._served.manifest.features, cells, strict=True):
-            columns[feature.name], refused = read_column(feature, values)
-            for k in refused:
-                errors.setdefault(whole[k], f"{feature.name}: {expected(feature)} is due")
+            reading = feature.read_cells(values)
+            columns[feature.name] = reading.column
+            for k in reading.refused.tolist():
+                errors.setdefault(whole[k], f"{feature.name}: {feature.takes} is expected")
         if not errors:
             return columns, whole
         kept = np.array([index not in errors for index in whole], dtype=bool)
@@ -262,56 +182,20 @@ class CsvTable:
         """The cells that are added to the rows, by column, and what to count; overflows go into `errors`."""
         if not indices:
             return [[], [], []], Tally((), {})
-        answers = self._served.answers(columns)
-        outside = out_of_range(self._served.manifest.features, columns)
-        tally = self._served.tally(answers.predictions[answers.finite], outside)
+        answers = self._served.answerer.answer(columns)
         for k in np.flatnonzero(~answers.finite).tolist():
             errors[indices[k]] = OVERFLOWS
-        nothing = [""] * len(indices)
-        bounds = map(numbers_as_text, answers.bounds) if answers.bounds else (nothing, nothing)
-        return [numbers_as_text(answers.predictions), *bounds], tally
+        cells = (
+            [""] * len(indices) if numbers is None else numbers_as_text(numbers)
+            for numbers in (answers.values, answers.lower, answers.upper)
+        )
+        return list(cells), self._served.answerer.tally(answers)
 
 
-def widened(line: str, cells: int, width: int) -> str:
-    """A line that is no row with as many cells as one: empty ones added, or itself in the first cell."""
-    if cells > width:
-        line, cells = one_cell(line), 1
-    return line + "," * (width - cells)
-
-
-def read_column(feature: Feature, cells: Sequence[str]) -> tuple[Column, list[int]]:
-    """The cells as a column, and the positions of those that cannot be answered."""
-    if isinstance(feature, NumericFeature):
-        return read_numbers(feature, cells)
-    known = frozenset(feature.values)
-    if known.issuperset(cells):
-        return cells, []
-    return cells, [position for position, cell in enumerate(cells) if cell not in known]
-
-
-def read_numbers(feature: NumericFeature, cells: Sequence[str]) -> tuple[Matrix, list[int]]:
-    """The cells as float64, missing ones as NaN, and the positions of those that cannot be answered."""
-    try:
-        numbers, unreadable = np.array(DECODE(f"[{','.join(cells)}]")), set[int]()
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        numbers, unreadable = read_each(cells)
-    if len(numbers) != len(cells):
-        numbers, unreadable = read_each(cells)
-    refused = np.isinf(numbers) if is_fillable(feature) else ~np.isfinite(numbers)
-    return numbers, sorted(unreadable.union(np.flatnonzero(refused).tolist()))
-
-
-def read_each(cells: Sequence[str]) -> tuple[Matrix, set[int]]:
-    """Cells that may have units or be missing as float64, and the positions of those that are no numbers."""
-    numbers, unreadable = np.full(len(cells), np.nan), set()
-    for position, cell in enumerate(cells):
-        try:
-            found = read_number(cell)
-        except ValueError:
-            unreadable.add(position)
-        else:
-            numbers[position] = np.nan if found is None else found[0]
-    return numbers, unreadable
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or with the first of _2, _3 … that no column has yet."""
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(free for free in names if free not in taken)
 
 
 def only(kept: NDArray[np.bool_], values: Column) -> Column:
@@ -322,8 +206,3 @@ def only(kept: NDArray[np.bool_], values: Column) -> Column:
 def numbers_as_text(numbers: Matrix) -> list[str]:
     """Each number in the fewest digits that give it back, as in JSON; shape (n,), n above 0."""
     return encode_numbers(numbers)[1:-1].decode().split(",")
-
-
-def escaped(text: str) -> str:
-    """Text as it stands between quotes in a CSV."""
-    return text.replace('"', '""')

@@ -5,17 +5,18 @@ second time, by `faults`, to say everything that is wrong with it.
 """
 
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from operator import attrgetter
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Struct
 
-from app import faults
+from app.faults import batch_faults, single_row_faults
+from app.problems import Refused, unacceptable
 from app.schemas import batch_type, row_type
-from model_store.encoding import Column, Row
-from model_store.manifest import CategoricalFeature, Feature
+from app.strict_json import count_of, has_plain_members, parse, refuse_malformed
+from model_store.columns import Column, Feature, Row
 
 
 class Decoder:
@@ -27,7 +28,7 @@ class Decoder:
         self._decode_row: Callable[[bytes], Struct] = msgspec.json.Decoder(row).decode
         self._decode_batch: Callable[[bytes], Any] = msgspec.json.Decoder(batch_type(features, row)).decode
         self._members = {feature.name: attrgetter(f"f{index}") for index, feature in enumerate(features)}
-        self._texts = sum(isinstance(feature, CategoricalFeature) for feature in features)
+        self._texts = sum(feature.is_text for feature in features)
         self._quoted = len(features) + self._texts
         self._most_commas, self._most_braces = (max_rows * marks_a_row(features, mark) + 2 for mark in ",{")
 
@@ -36,24 +37,24 @@ class Decoder:
         try:
             row = self._decode_row(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            faults.refuse(faults.single_row_faults(self._features, body))
-        if not faults.has_plain_members(body, self._quoted):
-            faults.parse(body)
+            raise unacceptable(single_row_faults(self._features, body)) from None
+        if not has_plain_members(body, self._quoted):
+            parse(body)
         return msgspec.structs.astuple(row)
 
     def batch(self, body: bytes) -> tuple[dict[str, Column], str]:
         """The rows as columns, in their order, and the JSON Pointer of row {}; raises Refused."""
-        if faults.count(body, b",") > self._most_commas:
-            faults.refuse_rows(self._max_rows)
-        if faults.count(body, b"{") > self._most_braces:
-            faults.refuse_malformed(body)
-            faults.refuse_rows(self._max_rows)
+        if count_of(b",", body) > self._most_commas:
+            self._refuse_rows()
+        if count_of(b"{", body) > self._most_braces:
+            refuse_malformed(body)
+            self._refuse_rows()
         try:
             batch = self._decode_batch(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            faults.refuse(faults.batch_faults(self._features, body))
+            raise unacceptable(batch_faults(self._features, body)) from None
         if (batch.instances is UNSET) == (batch.columns is UNSET):
-            faults.refuse(faults.batch_faults(self._features, body))
+            raise unacceptable(batch_faults(self._features, body))
         if batch.columns is UNSET:
             rows, pointer = batch.instances, "/instances/{}"
             given = {name: list(map(member, rows)) for name, member in self._members.items()}
@@ -64,26 +65,33 @@ class Decoder:
             names = 1 + len(given)
         counts = {len(values) for values in given.values()}
         if len(counts) > 1:
-            faults.refuse(faults.batch_faults(self._features, body))
+            raise unacceptable(batch_faults(self._features, body))
         count = counts.pop()
         if count > self._max_rows:
-            faults.refuse_rows(self._max_rows)
-        if not faults.has_plain_members(body, names + self._texts * count):
-            faults.check_members(self._features, body)
-        return {feature.name: column(feature, given[feature.name]) for feature in self._features}, pointer
+            self._refuse_rows()
+        if not has_plain_members(body, names + self._texts * count):
+            self._check_members(body)
+        return {feature.name: feature.column(given[feature.name]) for feature in self._features}, pointer
 
+    def _refuse_rows(self) -> NoReturn:
+        """Raise Refused (413) for more rows than are answered at once."""
+        detail = (
+            f"A batch of at most {self._max_rows} rows, with known members only, is expected; "
+            "a CSV may be of any length."
+        )
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
-def column(feature: Feature, values: Sequence[float | str | None]) -> Column:
-    """The values of one feature, numbers as an array (n,) with NaN for a missing one."""
-    return values if isinstance(feature, CategoricalFeature) else np.array(values, dtype=np.float64)
+    def _check_members(self, body: bytes) -> None:
+        """Raise Refused (400) if a batch that could be decoded has a member twice."""
+        for _ in batch_faults(self._features, body):
+            continue
 
 
 def marks_a_row(features: Sequence[Feature], mark: str) -> int:
     """How often a brace or a comma is in a row at most, with the one that parts it from the next."""
     in_values = (
-        max(value.count(mark) for value in feature.values)
+        max((value.count(mark) for value in feature.json_schema.get("enum", ())), default=0)
         for feature in features
-        if isinstance(feature, CategoricalFeature)
     )
     own = 1 if mark == "{" else len(features)
     return own + sum(feature.name.count(mark) for feature in features) + sum(in_values)

@@ -4,9 +4,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from app.schemas import example
 from app.serving import Served
-from model_store.manifest import CategoricalFeature, Feature, Manifest, is_fillable
+from model_store.columns import CategoricalFeature, Feature
+from model_store.manifest import Manifest
 
 TEMPLATE = Template(files("app").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -41,15 +41,17 @@ REPORT = '<iframe src="model/report" title="The training report" sandbox loading
 
 def form_field(feature: Feature) -> str:
     """A field of the form, filled in with the feature's example."""
-    name, value = escape(feature.name, quote=True), escape(str(example(feature)), quote=True)
-    if isinstance(feature, CategoricalFeature):
+    name, example = escape(feature.name, quote=True), str(feature.plain_example)
+    choices = feature.json_schema.get("enum")
+    if choices is not None:
         options = "".join(
-            f"<option{' selected' if known == feature.example else ''}>{escape(known)}</option>"
-            for known in feature.values
+            f"<option{' selected' if choice == example else ''}>{escape(choice)}</option>"
+            for choice in choices
         )
         control = f'<select name="{name}">{options}</select>'
     else:
-        required = "" if is_fillable(feature) else " required"
+        required = "" if feature.accepts(None) else " required"
+        value = escape(example, quote=True)
         control = f'<input name="{name}" type="number" step="any"{required} value="{value}">'
     return f"<label>{name}{in_unit(feature)} {control}</label>"
 

@@ -48,6 +48,12 @@ class Refused(Exception):
         self.headers = headers
 
 
+def unacceptable(faults: Iterable[Fault]) -> Refused:
+    """What is raised (422) for a body that can be read, but has these faults."""
+    detail = "The request is not what the schema at /openapi.json asks for."
+    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
+
+
 def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """The problem as a response of at most 4 KiB; faults that do not fit are left out."""
     problem = msgspec.structs.replace(problem, request_id=getattr(request.state, "request_id", None))

@@ -17,20 +17,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 from pydantic.json_schema import models_json_schema
 
 from app.problems import Problem
-from model_store.encoding import Matrix
-from model_store.manifest import (
-    CategoricalFeature,
-    Feature,
-    Manifest,
-    Metrics,
-    Network,
-    Part,
-    ResidualQuantiles,
-    Sha256,
-    Target,
-    Training,
-    is_fillable,
-)
+from model_store.columns import Feature, Matrix, example_row
+from model_store.manifest import Manifest, Metrics, Network, ResidualQuantiles, Target, Training
+from model_store.parts import Part, Sha256
 
 PIECE = 2**14
 
@@ -163,38 +152,13 @@ def tabular_type(name: str, members: dict[str, Any]) -> type[Struct]:
 
 
 def value_type(feature: Feature) -> Any:
-    """A finite number or one of the known categories, with what the documentation says of it."""
-    documented = {"description": explain(feature), "examples": [example(feature)]}
-    if isinstance(feature, CategoricalFeature):
-        documented |= {"type": "string", "enum": list(feature.values)}
-        return Annotated[Literal[feature.values], Meta(extra_json_schema=documented)]
-    number: Any = float | None if is_fillable(feature) else float
-    return Annotated[number, Meta(extra_json_schema=documented)]
+    """What a feature takes, with what the documentation says of it."""
+    return Annotated[feature.value_type, Meta(extra_json_schema=feature.json_schema)]
 
 
 def at_least_one(item: Any) -> Any:
     """A list of `item` that is not empty."""
     return Annotated[GenericAlias(list, (item,)), Meta(min_length=1)]
-
-
-def example(feature: Feature) -> float | int | str:
-    """The feature's example, a whole number written as one."""
-    value = feature.example
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def example_row(features: Sequence[Feature]) -> dict[str, float | str]:
-    """A row that is answered."""
-    return {feature.name: example(feature) for feature in features}
-
-
-def explain(feature: Feature) -> str:
-    """A sentence on the feature: what it is and which values it had in training."""
-    start = f"{feature.description}. " if feature.description else ""
-    if isinstance(feature, CategoricalFeature):
-        return f"{start}One of {len(feature.values)} categories."
-    unit = f" {feature.unit}" if feature.unit else ""
-    return f"{start}In training {feature.minimum:.10g} to {feature.maximum:.10g}{unit}."
 
 
 def components(manifest: Manifest) -> dict[str, Any]:

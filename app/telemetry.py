@@ -7,7 +7,7 @@ write their numbers to a folder that they share; whichever is asked adds up ever
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
@@ -20,6 +20,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from model_store.answers import Tally
 
 BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 TENTHS = 10
@@ -37,16 +39,6 @@ EVENTS = {
     OVERLOADS: "Requests that were refused because too many were in flight.",
     DROPPED: "Log lines that could not be written.",
 }
-
-
-class Tally(msgspec.Struct, frozen=True):
-    """Rows: how many were predicted in each tenth of the training target, how many were refused, and how
-    often each feature was out of range.
-    """
-
-    tenths: Sequence[int]
-    out_of_range: Mapping[str, int]
-    refused: int = 0
 
 
 class Requests:

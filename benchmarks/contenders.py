@@ -16,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import app.__main__
 import app.main
-from app import faults, lane
+from app import decoding, lane
 from app.__main__ import main as serve
 from app.serving import Served
 from app.telemetry import Requests, Telemetry
-from model_store.encoding import RowRanges
+from model_store.columns import NumericFeature
 from model_store.store import Version, open_store
 
 NAME = "used-car-price"
@@ -78,8 +78,8 @@ CHANGES: dict[str, tuple[Any, str, Any] | list[str]] = {
     "no count of rows": (Telemetry, "row", lambda *_: None),
     "no request id": (lane, "sane_id", lambda _: b"1"),
     "no interval": (Served, "__init__", no_interval),
-    "no out_of_range": (RowRanges, "outside", lambda *_: []),
-    "no look for repeated members": (faults, "has_plain_members", lambda *_: True),
+    "no out_of_range": (NumericFeature, "row_ranger", lambda _: None),
+    "no look for repeated members": (decoding, "has_plain_members", lambda *_: True),
     "two writes an answer": (app.__main__, "Protocol", HttpToolsProtocol),
     "no lane": (app.main, "Lane", lambda inner, *_, **_options: inner),
 }

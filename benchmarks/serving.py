@@ -28,7 +28,8 @@ import numpy as np
 
 from app.serving import Served
 from benchmarks.contenders import CHANGES, EXAMPLE, KEY, NAME
-from model_store.manifest import GoldenRow, Linear, NumericFeature
+from model_store.columns import NumericFeature
+from model_store.manifest import GoldenRow, Linear
 from model_store.predictor import dump_weights
 from model_store.store import Store, open_store
 from tests.conftest import free_port, run

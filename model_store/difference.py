@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from model_store.encoding import Matrix
-from model_store.manifest import WEIGHTS, CategoricalFeature, Linear
+from model_store.columns import Matrix
+from model_store.manifest import WEIGHTS, Linear
 from model_store.store import Version
 
 COMPARED = ("target", "features", "network", "metrics", "interval", "training")
@@ -75,10 +75,7 @@ def root_mean_square(tensor: Matrix) -> float:
 def encoded_columns(version: Version) -> Iterator[str]:
     """The name of each column that reaches the network."""
     for feature in version.manifest.features:
-        if isinstance(feature, CategoricalFeature):
-            yield from (f"{feature.name} = {value}" for value in feature.values)
-        else:
-            yield feature.name
+        yield from feature.labels
 
 
 def flattened(name: str, value: Any) -> Iterator[tuple[str, Value]]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_store.encoding import Columns, Matrix, encode
-from model_store.manifest import Mlp, NumericFeature
+from model_store.columns import Columns, Matrix, encode
+from model_store.manifest import Mlp
 from model_store.predictor import Predictor, activate, affine
 
 STEPS = 512
@@ -31,21 +31,14 @@ def explain(predictor: Predictor, columns: Columns) -> Explanation:
     fractions = (np.arange(STEPS) + 0.5) / STEPS
     path = average + fractions[:, np.newaxis] * (row - average)
     parts = gradients(predictor, path).mean(axis=0) * (row - average)
-    baseline, prediction = predictor.answers(np.stack([average, row]))
+    baseline, prediction = predictor.predict_encoded(np.stack([average, row]))
     parts += remainder(parts, prediction - baseline, row - average)
     return Explanation(float(baseline), by_feature(predictor, parts))
 
 
 def average_row(predictor: Predictor) -> Matrix:
-    """The mean of the encoded training rows, (width,): 0 for a z-score, its share for a category."""
-    shares: list[float] = []
-    for feature in predictor.description.features:
-        if isinstance(feature, NumericFeature):
-            shares.append(0.0)
-        else:
-            rows = [category.rows for category in feature.categories]
-            shares.extend(count / sum(rows) for count in rows)
-    return np.array(shares)
+    """The mean of the encoded training rows, (width,)."""
+    return np.concatenate([feature.baseline for feature in predictor.description.features])
 
 
 def gradients(predictor: Predictor, encoded: Matrix) -> Matrix:
@@ -58,7 +51,9 @@ def gradients(predictor: Predictor, encoded: Matrix) -> Matrix:
             activate(network, outputs) if isinstance(network, Mlp) and index < layers - 1 else outputs
         )
     slope = (
-        predictor.in_unit(inputs[-1]) if predictor.description.target.transform == "log" else np.ones((1, 1))
+        np.ones((1, 1))
+        if predictor.description.target.transform == "none"
+        else predictor.description.target.untransformed(inputs[-1])
     )
     for index in reversed(range(layers)):
         slope = weights[f"layers.{index}.weight"].T @ slope

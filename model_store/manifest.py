@@ -7,15 +7,12 @@ with a checksum, is still read.
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -23,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from model_store.columns import Feature, Matrix
 from model_store.errors import InvalidName, ManifestInvalid
+from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
 from model_store.sealed import dump, is_sealed, parse
 
 SCHEMA_VERSION = 2
@@ -32,24 +31,7 @@ HISTORY: Final = "history.csv"
 REPORT: Final = "report.html"
 MANIFEST: Final = "manifest.json"
 FEWEST_GOLDEN_ROWS = 32
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# What JSON would have to escape in a member's name is left out, so that a name has one spelling.
-COLUMN_NAME = r'^[^"\\\x00-\x1f]{1,200}$'
-ColumnName = Annotated[str, Field(pattern=COLUMN_NAME)]
-Deciles = Annotated[tuple[float, ...], Field(min_length=9, max_length=9)]
-
-
-class Part(BaseModel):
-    """A frozen, strict piece of the manifest."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        json_schema_serialization_defaults_required=True,  # a default is written out, so it is always there
-    )
+Number = TypeVar("Number", float, Matrix)
 
 
 def known_schema(number: int) -> int:
@@ -60,90 +42,20 @@ def known_schema(number: int) -> int:
     return number
 
 
-class Range(Part):
-    """How a numeric column was spread over the training rows, in the column's own unit.
-
-    `std` is the population's: sqrt(mean((x - mean)^2)).
-    """
-
-    mean: float
-    std: PositiveFloat
-    minimum: float
-    maximum: float
-    deciles: Deciles
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        values = [self.minimum, *self.deciles, self.maximum]
-        if values != sorted(values):
-            message = "minimum, deciles and maximum do not ascend"
-            raise ValueError(message)
-        return self
-
-
-class NumericFeature(Range):
-    """A numeric input; it reaches the network as (x - mean) / std, one column.
-
-    `fill` stands for a missing value; without it a value is required.
-    """
-
-    kind: Literal["numeric"] = "numeric"
-    name: ColumnName
-    unit: str | None = None
-    description: str | None = None
-    fill: float | None = None
-    example: float
-
-    @property
-    def width(self) -> int:
-        """Columns it takes in the encoded matrix."""
-        return 1
-
-
-class Category(Part):
-    """One value of a categorical input and the training rows that had it."""
-
-    value: str
-    rows: PositiveInt
-
-
-class CategoricalFeature(Part):
-    """A categorical input; it reaches the network one-hot, a column for each category in this order."""
-
-    kind: Literal["categorical"] = "categorical"
-    name: ColumnName
-    description: str | None = None
-    categories: Annotated[tuple[Category, ...], Field(min_length=2)]
-    example: str
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """The known values, in the order of their columns."""
-        return tuple(category.value for category in self.categories)
-
-    @property
-    def width(self) -> int:
-        """Columns it takes in the encoded matrix."""
-        return len(self.categories)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse_repeats(self.values, "category")
-        if self.example not in self.values:
-            message = f"the example of {self.name} is none of its categories"
-            raise ValueError(message)
-        return self
-
-
-Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="kind")]
-
-
 class Target(Range):
     """The number that is predicted; with the transform `log` the network gives its natural logarithm."""
 
     name: ColumnName
     unit: str | None = None
     transform: Literal["none", "log"] = "none"
+
+    def untransformed(self, outputs: Number) -> Number:
+        """The target in its own unit from what the network gives: a float, or any array."""
+        if self.transform == "none":
+            return outputs
+        with np.errstate(over="ignore"):
+            values: Number = np.exp(outputs)
+            return values
 
 
 class Linear(Part):
@@ -188,7 +100,7 @@ class Training(Part):
     normalize: Literal["z-score", "none"] = "z-score"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     missing: Literal["drop", "mean"] = "drop"
-    dropped: dict[str, PositiveInt] = {}
+    dropped: dict[str, PositiveInt] = Field(default_factory=dict)
     rows: PositiveInt
     cost: float
     optimum: float | None = None
@@ -282,9 +194,7 @@ class Description(Part):
             raise ValueError(message)
         names = [feature.name for feature in self.features]
         refuse_repeats(names, "feature")
-        needed = {
-            name for feature, name in zip(self.features, names, strict=True) if not is_fillable(feature)
-        }
+        needed = [feature.name for feature in self.features if not feature.accepts(None)]
         for index, row in enumerate(self.golden):
             if row.inputs.keys() != set(names) or any(row.inputs[name] is None for name in needed):
                 message = f"golden row {index} does not give every feature a value"
@@ -325,11 +235,6 @@ class Manifest(Description):
         return self
 
 
-def is_fillable(feature: NumericFeature | CategoricalFeature) -> bool:
-    """Whether the feature's value may be missing."""
-    return isinstance(feature, NumericFeature) and feature.fill is not None
-
-
 def check_name(name: str) -> str:
     """Return `name` if it can name a model, raise InvalidName otherwise."""
     if not is_name(name):
@@ -340,11 +245,3 @@ def check_name(name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether `name` can name a model."""
     return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is not None
-
-
-def refuse_repeats(names: Iterable[str], what: str) -> None:
-    """Raise ValueError if a name comes twice."""
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        message = f"the {what} {name!r} comes {count} times"
-        raise ValueError(message)

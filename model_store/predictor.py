@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.encoding import Columns, Matrix, Row, RowEncoder, encode
+from model_store.columns import Columns, Matrix, Row, RowEncoder, encode, read_columns
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Mlp
 
 GOLDEN_TOLERANCE = 1e-9
-Number = TypeVar("Number", float, Matrix)
 
 
 @dataclass(frozen=True)
@@ -25,28 +24,34 @@ class Predictor:
     weights: dict[str, Matrix]
 
     def predict(self, columns: Columns) -> Matrix:
-        """Predict the target, in its own unit, for n raw rows given as columns; shape (n,), float64.
+        """Predict the target, in its own unit, for n rows given as columns of accepted values; (n,), float64.
 
         The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
         training range may overflow to an infinity: the caller decides what that means.
         """
-        return self.in_unit(self.outputs(columns))
+        return self.description.target.untransformed(self.outputs(columns))
+
+    def predict_encoded(self, encoded: Matrix) -> Matrix:
+        """Predictions (n,) in the target's unit for rows that are encoded already, (n, width)."""
+        return self.description.target.untransformed(self._forward(encoded))
 
     def outputs(self, columns: Columns) -> Matrix:
         """What the network gives for the rows, (n,): the prediction, or its logarithm if that was trained."""
         return self._forward(encode(self.description.features, columns))
 
     def row_output(self, row: Row) -> float:
-        """What the network gives for one raw row, in the features' order: the same bits as `outputs`."""
-        encoded = self._row_encoder.encode(row)
+        """What the network gives for one row, in the features' order: the same bits as `outputs`."""
+        encoded: list[float] = []
+        for encode_value, value in zip(self._row_encoders, row, strict=True):
+            encoded += encode_value(value)
         if self._line is None:
             return float(self._forward(np.array([encoded]))[0])
         total: float = weighted_sum(*self._line, encoded)
         return total
 
     @cached_property
-    def _row_encoder(self) -> RowEncoder:
-        return RowEncoder(self.description.features)
+    def _row_encoders(self) -> list[RowEncoder]:
+        return [feature.row_encoder() for feature in self.description.features]
 
     @cached_property
     def _line(self) -> tuple[float, list[tuple[int, float]]] | None:
@@ -55,22 +60,6 @@ class Predictor:
             return None
         weights = self.weights["layers.0.weight"][0].tolist()
         return float(self.weights["layers.0.bias"][0]), list(enumerate(weights))
-
-    @cached_property
-    def _is_log(self) -> bool:
-        return self.description.target.transform == "log"
-
-    def answers(self, encoded: Matrix) -> Matrix:
-        """Predictions (n,) in the target's unit for rows that are encoded already, (n, width)."""
-        return self.in_unit(self._forward(encoded))
-
-    def in_unit(self, outputs: Number) -> Number:
-        """The target in its own unit from what the network gives: a float, or any array."""
-        if not self._is_log:
-            return outputs
-        with np.errstate(over="ignore"):
-            answers: Number = np.exp(outputs)
-            return answers
 
     def _forward(self, encoded: Matrix) -> Matrix:
         network = self.description.network
@@ -127,14 +116,14 @@ def load_weights(description: Description, content: bytes, path: str) -> dict[st
     except SafetensorError as error:
         raise TensorsInvalid(path, f"not a safetensors file ({error})") from None
     except KeyError as error:
-        raise TensorsInvalid(path, f"it holds a tensor of type {error}, float64 is due") from None
+        raise TensorsInvalid(path, f"it holds a tensor of type {error}, float64 is expected") from None
     shapes = description.tensor_shapes
     if tensors.keys() != shapes.keys():
-        raise TensorsInvalid(path, f"it holds {sorted(tensors)} where {sorted(shapes)} are due")
+        raise TensorsInvalid(path, f"it holds {sorted(tensors)} where {sorted(shapes)} are expected")
     for name, tensor in tensors.items():
         if tensor.shape != shapes[name] or tensor.dtype != np.float64:
             raise TensorsInvalid(
-                path, f"{name} is {tensor.dtype} {tensor.shape}, float64 {shapes[name]} is due"
+                path, f"{name} is {tensor.dtype} {tensor.shape}, float64 {shapes[name]} is expected"
             )
         if not np.isfinite(tensor).all():
             raise TensorsInvalid(path, f"{name} is not finite")
@@ -148,15 +137,16 @@ def check_golden(predictor: Predictor, path: str) -> None:
     another order than numpy, so the last bits may differ, and nothing else may.
     """
     description = predictor.description
-    columns = {
+    given = {
         feature.name: [row.inputs[feature.name] for row in description.golden]
         for feature in description.features
     }
     expected = np.array([row.prediction for row in description.golden])
     try:
-        actual = predictor.predict(columns)
-    except (KeyError, ValueError) as error:
-        raise GoldenDiffer(path, f"a golden row cannot be encoded ({error})") from None
+        columns = read_columns(description.features, given)
+    except ValueError as error:
+        raise GoldenDiffer(path, f"a golden row cannot be read ({error})") from None
+    actual = predictor.predict(columns)
     allowed = GOLDEN_TOLERANCE * np.maximum(description.target.std, np.abs(expected))
     wrong = np.flatnonzero(~(np.abs(actual - expected) <= allowed))
     if wrong.size:

@@ -45,11 +45,10 @@ from model_store.manifest import (
     Description,
     FileEntry,
     Manifest,
-    Part,
-    Sha256,
     check_name,
     is_name,
 )
+from model_store.parts import Part, Sha256
 from model_store.predictor import Predictor, check_golden, load_weights
 from model_store.sealed import dump, parse
 from model_store.storage import LocalDisk, Storage

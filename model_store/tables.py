@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from model_store.columns import CategoricalFeature, Feature
 from model_store.difference import Difference
-from model_store.manifest import CategoricalFeature, Feature, Manifest
+from model_store.manifest import Manifest
 from model_store.store import Promotion, Version
 
 LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from training import blocks
 from training.blocks import Blocks, regroup
 

@@ -8,8 +8,7 @@ import pytest
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
-from model_store.encoding import Matrix
-from model_store.manifest import NumericFeature
+from model_store.columns import Matrix, NumericFeature
 from training.data import read_table
 from training.model import train
 from training.recipe import make_recipe

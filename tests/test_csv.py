@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import protocol
-from app.csv_stream import ADDED, LONGEST_RECORD, cells_of, split_records
+from app.csv_stream import ADDED
 from model_store.manifest import Target
+from model_store.records import LONGEST_RECORD, cells_of, split_records
 from model_store.store import open_store
 from tests.conftest import serving, wait_until_ready
-from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_rows
+from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_description, toy_rows
 
 CSV = {"Content-Type": "text/csv"}
 HEADER = f"{AGE.name},{POWER.name},{FUEL.name}"
@@ -166,8 +167,6 @@ def test_an_empty_body_is_refused(toy: httpx.Client) -> None:
         (f"AGE,{POWER.name},{FUEL.name}", "another case or spelling"),
         (f"age ,{POWER.name},{FUEL.name}", "another case or spelling"),
         (f"{HEADER},age", "'age' comes twice"),
-        (f"{HEADER},prediction", "'prediction' is in the way"),
-        (f"{HEADER},error", "'error' is in the way"),
         ("\x00", "'age' is missing"),
     ],
 )
@@ -179,6 +178,51 @@ def test_a_header_that_does_not_fit_is_refused_with_a_reason(
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert any(word in fault["detail"] for fault in answer.json()["errors"])
     assert "MARKER" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("taken", "added"),
+    [
+        ("prediction", "prediction_2,lower,upper,error"),
+        ("error,lower", "prediction,lower_2,upper,error_2"),
+        ("prediction_2,prediction", "prediction_3,lower,upper,error"),
+        ('"upper"', "prediction,lower,upper_2,error"),
+        ("Prediction", "prediction,lower,upper,error"),
+    ],
+)
+def test_the_answers_columns_give_way_to_those_of_the_file(toy: httpx.Client, taken: str, added: str) -> None:
+    more = taken.count(",") + 1
+    header, row = post(toy, f"{HEADER},{taken}\n{GOOD}{',x' * more}\n").decode().splitlines()
+    assert header == f"{HEADER},{taken},{added}"
+    plain = post(toy, f"{HEADER}\n{GOOD}\n").decode().splitlines()[1]
+    assert row.removeprefix(f"{GOOD}{',x' * more}") == plain.removeprefix(GOOD)
+
+
+def test_an_answered_csv_can_be_answered_again(toy: httpx.Client) -> None:
+    once = post(toy, f"{HEADER}\n{GOOD}\n")
+    header, row = post(toy, once.decode()).decode().splitlines()
+    assert header.endswith("prediction,lower,upper,error,prediction_2,lower_2,upper_2,error_2")
+    _, *first = row.removeprefix(GOOD).split(",")
+    assert first[:4] == first[4:]
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_an_input_may_have_the_name_of_an_answers_column(tmp_path: Path, name: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    renamed = (AGE.model_copy(update={"name": name}), POWER, FUEL)
+    golden = [
+        row.model_copy(update={"inputs": {name if key == "age" else key: x for key, x in row.inputs.items()}})
+        for row in toy_description().golden
+    ]
+    store.promote("toy", publish_toy(store, features=renamed, golden=tuple(golden)).version)
+    with serving(Path(store.url)) as url, httpx.Client(base_url=url) as client:
+        header, row = post(client, f"{name},{POWER.name},{FUEL.name}\n{GOOD}\n").decode().splitlines()
+        members = {name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
+        alone = client.post("/predict", content=json.dumps(members))
+    assert f"{name}_2" in header.split(",")
+    answer = row.removeprefix(GOOD).split(",")[1:]
+    interval = alone.json()["interval"]
+    assert list(map(float, answer[:3])) == [alone.json()["prediction"], interval["lower"], interval["upper"]]
 
 
 @pytest.mark.parametrize(

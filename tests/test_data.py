@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from training import data
 from training.data import DataError, Table, read_table, split
 from training.recipe import Recipe, make_recipe

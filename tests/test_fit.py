@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from model_store.manifest import Linear, Mlp, Network
 from training import blocks
 from training.blocks import Blocks

@@ -204,7 +204,7 @@ def test_values_that_are_not_finite_numbers_get_a_422(toy: httpx.Client, value: 
 )
 def test_an_unknown_category_is_told_the_known_ones(toy: httpx.Client, value: str) -> None:
     fault = refused(toy, "/predict", with_fuel(value), 422)["errors"][0]
-    assert fault == {"pointer": "/fuel type", "detail": "one of 'petrol', 'diesel', 'a,b' is due"}
+    assert fault == {"pointer": "/fuel type", "detail": "one of 'petrol', 'diesel', 'a,b' is expected"}
 
 
 @pytest.mark.parametrize("path", PATHS)

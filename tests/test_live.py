@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from model_store.encoding import Columns
+from model_store.columns import Columns
 from model_store.manifest import Linear, Manifest, Mlp, ResidualQuantiles
 from model_store.store import Store, open_store
 from tests.conftest import events, run

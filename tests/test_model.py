@@ -11,7 +11,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from model_store.encoding import encode
+from model_store.columns import encode
 from model_store.store import Store
 from training import blocks
 from training.data import DataError, Table, read_table, split

@@ -8,7 +8,7 @@ from safetensors.numpy import save
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPRegressor
 
-from model_store.encoding import encode
+from model_store.columns import encode
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Linear, Mlp
 from model_store.predictor import Predictor, check_golden, dump_weights, load_weights

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Route
 
+from model_store.columns import CategoricalFeature, Category
 from model_store.manifest import (
     SCHEMA_VERSION,
-    CategoricalFeature,
-    Category,
     Description,
     GoldenRow,
     Linear,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from model_store.manifest import Linear
 from training import blocks
 from training.blocks import Blocks

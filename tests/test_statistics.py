@@ -7,8 +7,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from model_store.encoding import Matrix
-from model_store.manifest import CategoricalFeature, NumericFeature
+from model_store.columns import CategoricalFeature, Matrix, NumericFeature
 from training import blocks, statistics
 from training.blocks import Blocks
 from training.data import DataError, read_table

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from model_store.encoding import encode
+from model_store.columns import encode
 from model_store.errors import (
     FileDiffers,
     GoldenDiffer,

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.columns import CategoricalFeature, Category, NumericFeature
 from model_store.manifest import (
     SCHEMA_VERSION,
-    CategoricalFeature,
-    Category,
     Description,
     GoldenRow,
     Linear,
     Manifest,
     Mlp,
-    NumericFeature,
     ResidualQuantiles,
     Target,
     Training,

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 
 BLOCK_VALUES = 1_000_000
 

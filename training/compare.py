@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import torch
 
-from model_store.manifest import Feature, Linear
+from model_store.columns import Feature
+from model_store.manifest import Linear
 from training.blocks import Blocks
 from training.comparison import Run, Surface, comparison_html
 from training.data import Table

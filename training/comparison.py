@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from training.drawing import (
     HUGE,
     INK,

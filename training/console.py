@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
-from model_store.manifest import Linear, Manifest, Metrics, NumericFeature
+from model_store.columns import NumericFeature
+from model_store.manifest import Linear, Manifest, Metrics
 from training.compare import Comparison
 from training.data import Table
 from training.fit import OnEpoch, nothing

@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from model_store.cells import read_number
-from model_store.encoding import Column, Matrix
-from model_store.manifest import COLUMN_NAME
+from model_store.columns import Column, Matrix
+from model_store.parts import COLUMN_NAME
 from training.blocks import Blocks
 from training.recipe import InputColumn, Recipe
 

@@ -19,7 +19,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 
 BLUE, ORANGE, INK, GREY = "#1f6fb2", "#c2500a", "#23272b", "#5c656d"
 MOST_POINTS, MOST_CURVE_POINTS, MOST_BINS = 2000, 600, 30

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from model_store.manifest import Metrics, ResidualQuantiles, Scores
 
 COVERAGE = 0.9

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from training.blocks import Blocks
 from training.network import FeedForward
 from training.recipe import Schedule

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from model_store.encoding import Columns, Matrix, encode
-from model_store.manifest import Feature, Linear, Metrics, Mlp, NumericFeature, ResidualQuantiles, Target
+from model_store.columns import Columns, Feature, Matrix, NumericFeature, encode
+from model_store.manifest import Linear, Metrics, Mlp, ResidualQuantiles, Target
 from training.blocks import Blocks
 from training.data import DataError, Table, split
 from training.evaluate import compare, conformal_interval

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from model_store.encoding import Matrix
+from model_store.columns import Matrix
 from model_store.manifest import Mlp, Network
 
 

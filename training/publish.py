@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.encoding import Columns, Matrix
+from model_store.columns import Columns, Matrix
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
-from model_store.manifest import ColumnName, Linear, Mlp, Network, Part
+from model_store.manifest import Linear, Mlp, Network
+from model_store.parts import ColumnName, Part
 
 Optimizer: TypeAlias = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "exact"]
 

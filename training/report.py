@@ -10,15 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from model_store.encoding import Column, Matrix
-from model_store.manifest import (
-    CategoricalFeature,
-    Description,
-    Linear,
-    NumericFeature,
-    ResidualQuantiles,
-    Target,
-)
+from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
+from model_store.manifest import Description, Linear, ResidualQuantiles, Target
 from training.drawing import (
     BLUE,
     HUGE,

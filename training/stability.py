@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_store.manifest import CategoricalFeature, Feature, Linear
+from model_store.columns import CategoricalFeature, Feature
+from model_store.manifest import Linear
 from training.blocks import Blocks
 from training.fit import Diverged, Rows
 from training.recipe import Recipe, Schedule

@@ -12,8 +12,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from model_store.encoding import Matrix
-from model_store.manifest import CategoricalFeature, Category, Feature, NumericFeature, Target
+from model_store.columns import CategoricalFeature, Category, Feature, Matrix, NumericFeature
+from model_store.manifest import Target
 from training.blocks import BLOCK_VALUES, Blocks
 from training.data import DataError, Table
 from training.recipe import InputColumn

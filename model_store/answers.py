@@ -1,0 +1,121 @@
+"""From columns to answers: predictions, their intervals, what is out of range, what float64 cannot hold.
+
+One function answers columns, whoever asks and in whatever form; another a single row, with the same bits.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import isfinite
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.columns import Columns, Matrix, Row, out_of_range
+from model_store.predictor import Predictor
+
+
+class Answer(NamedTuple):
+    """One row's prediction and its interval's bounds, in the target's unit, and the inputs out of range.
+
+    Without an interval both bounds are the prediction.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    out_of_range: list[str]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether float64 could hold all of it."""
+        value, lower, upper, _ = self
+        # The sum is finite if all are, unless they are so large that each has to be looked at.
+        return isfinite(lower + value + upper) or all(map(isfinite, (lower, value, upper)))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """n rows' predictions and their intervals' bounds, each (n,), in the target's unit.
+
+    Without an interval both bounds are None. `out_of_range` gives row numbers, from 0, by input.
+    """
+
+    values: Matrix
+    lower: Matrix | None
+    upper: Matrix | None
+    out_of_range: dict[str, list[int]]
+
+    @cached_property
+    def finite(self) -> NDArray[np.bool_]:
+        """The rows, (n,), that float64 could hold all of."""
+        finite = np.isfinite(self.values)
+        for bound in (self.lower, self.upper):
+            if bound is not None:
+                finite &= np.isfinite(bound)
+        return finite
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Rows: how many were predicted in each tenth of the training target, how many were refused, and how
+    often each feature was out of range.
+    """
+
+    tenths: Sequence[int]
+    out_of_range: Mapping[str, int]
+    refused: int = 0
+
+
+class Answerer:
+    """Answers with a model whose weights were checked; made once from it."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        description = predictor.description
+        self._features, self._target = description.features, description.target
+        self._residuals, self._is_transformed = description.interval, self._target.transform != "none"
+        self._rangers = [
+            (index, feature.name, ranger)
+            for index, feature in enumerate(self._features)
+            if (ranger := feature.row_ranger())
+        ]
+
+    def answer(self, columns: Columns) -> Answers:
+        """Answer n rows, given as columns of accepted values.
+
+        The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
+        training range may overflow to an infinity: the caller decides what that means.
+        """
+        outputs, residuals = self._predictor.outputs(columns), self._residuals
+        lower = upper = None
+        if residuals is not None:
+            bounds = outputs + residuals.lower, outputs + residuals.upper
+            lower, upper = map(self._target.untransformed, bounds)
+        values = self._target.untransformed(outputs)
+        return Answers(values, lower, upper, out_of_range(self._features, columns))
+
+    def answer_row(self, row: Row) -> Answer:
+        """Answer one row, its values in the features' order: the same bits as `answer`."""
+        value = lower = upper = self._predictor.row_output(row)
+        residuals = self._residuals
+        if residuals is not None:
+            lower, upper = value + residuals.lower, value + residuals.upper
+        if self._is_transformed:
+            lower, value, upper = map(float, map(self._target.untransformed, (lower, value, upper)))
+        outside = [name for index, name, is_outside in self._rangers if is_outside(row[index])]
+        return Answer(value, lower, upper, outside)
+
+    def tenth(self, value: float) -> int:
+        """The tenth of the training target, from 0, in which a prediction lies."""
+        return bisect_left(self._target.deciles, value)
+
+    def tally(self, answers: Answers, refused: int = 0) -> Tally:
+        """What there is to count of rows that were answered, and of others that were refused."""
+        values = answers.values[answers.finite]
+        below = [int(np.count_nonzero(values <= bound)) for bound in self._target.deciles]
+        tenths = [upper - lower for lower, upper in pairwise([0, *below, len(values)])]
+        return Tally(tenths, {name: len(rows) for name, rows in answers.out_of_range.items()}, refused)

@@ -1,0 +1,106 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.answers import Answer, Answerer
+from model_store.columns import read_columns
+from model_store.manifest import Linear, Mlp, ResidualQuantiles, Target
+from model_store.predictor import Predictor
+from tests.toys import (
+    AGE,
+    FEATURES,
+    POWER,
+    TARGET,
+    expected_predictions,
+    toy_description,
+    toy_rows,
+    toy_weights,
+)
+
+LOG: Target = TARGET.model_copy(update={"transform": "log"})
+INTERVAL = ResidualQuantiles(coverage=0.9, lower=-1.5, upper=2.5)
+MODELS = [
+    (Linear(), TARGET, INTERVAL),
+    (Linear(), TARGET, None),
+    (Linear(), LOG, INTERVAL),
+    (Mlp(hidden=(7, 3)), TARGET, INTERVAL),
+    (Mlp(hidden=(5,), activation="tanh"), LOG, INTERVAL),
+]
+models = pytest.mark.parametrize(("network", "target", "interval"), MODELS)
+
+
+def answerer(network: Linear | Mlp, target: Target, interval: ResidualQuantiles | None) -> Answerer:
+    description = toy_description(network).model_copy(update={"target": target, "interval": interval})
+    return Answerer(Predictor(description, toy_weights(network, 5)))
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return read_columns(FEATURES, {f.name: [row[f.name] for row in rows] for f in FEATURES})
+
+
+@models
+def test_answers_are_those_of_the_textbook_formula(
+    network: Linear | Mlp, target: Target, interval: ResidualQuantiles | None
+) -> None:
+    rows = toy_rows(200, seed=4)
+    answers = answerer(network, target, interval).answer(columns_of(rows))
+    outputs = expected_predictions(network, toy_weights(network, 5), rows)
+    in_unit = np.exp if target is LOG else np.array
+    np.testing.assert_allclose(answers.values, in_unit(outputs), rtol=1e-12, atol=1e-12)
+    assert (answers.lower is None) == (answers.upper is None) == (interval is None)
+    if answers.lower is not None and answers.upper is not None:
+        np.testing.assert_allclose(answers.lower, in_unit(outputs - 1.5), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(answers.upper, in_unit(outputs + 2.5), rtol=1e-12, atol=1e-12)
+
+
+@models
+def test_a_row_is_answered_with_the_bits_of_a_batch(
+    network: Linear | Mlp, target: Target, interval: ResidualQuantiles | None
+) -> None:
+    rows = [*toy_rows(50, seed=5), {**toy_rows(1)[0], AGE.name: 1e6}, {**toy_rows(1)[0], POWER.name: -1e308}]
+    answering = answerer(network, target, interval)
+    batch = answering.answer(columns_of(rows))
+    for k, row in enumerate(rows):
+        answer = answering.answer_row([row[feature.name] for feature in FEATURES])
+        bounds = [batch.values if bound is None else bound for bound in (batch.lower, batch.upper)]
+        together = np.array([batch.values[k], bounds[0][k], bounds[1][k]])
+        assert np.array(answer[:3]).tobytes() == together.tobytes()
+        assert answer.out_of_range == [name for name, outside in batch.out_of_range.items() if k in outside]
+        assert answer.is_finite == batch.finite[k]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "finite"),
+    [
+        ((1.0, 0.0, 2.0), True),
+        ((1.7e308, 1.6e308, 1.79e308), True),
+        ((float("inf"), 0.0, 1.0), False),
+        ((1.0, float("-inf"), float("inf")), False),
+        ((float("nan"), 0.0, 1.0), False),
+    ],
+)
+def test_an_answer_is_finite_if_all_of_its_numbers_are(
+    numbers: tuple[float, float, float], finite: bool
+) -> None:
+    assert Answer(*numbers, []).is_finite == finite
+
+
+def test_a_tally_counts_each_tenth_of_what_float64_holds_and_each_input_out_of_range() -> None:
+    rows = [*toy_rows(300, seed=6), {**toy_rows(1)[0], POWER.name: 1e308, AGE.name: -1e308}]
+    weights = toy_weights(Linear(), 5)
+    weights["layers.0.weight"][0, :2] = 1e200
+    answering = Answerer(Predictor(toy_description(), weights))
+    answers = answering.answer(columns_of(rows))
+    tally = answering.tally(answers, refused=2)
+    values = answers.values[:300]
+    assert not answers.finite[300]
+    # A border belongs to the tenth below it.
+    expected = np.bincount(np.searchsorted(TARGET.deciles, values, side="left"), minlength=10)
+    assert list(tally.tenths) == expected.tolist()
+    assert (
+        list(tally.tenths) == np.bincount([answering.tenth(value) for value in values], minlength=10).tolist()
+    )
+    assert tally.out_of_range == {AGE.name: 1, POWER.name: 1}
+    assert tally.refused == 2
