@@ -18,7 +18,10 @@ MOST_RETRIES, RETRY_TIMEOUT = 3, timedelta(seconds=20)
 
 
 class ObjectStorage:
-    """A bucket, or a part of one. Objects appear whole; `create` is a conditional put (If-None-Match: *)."""
+    """A bucket, or a part of one. Objects appear whole; `create` is a conditional put (If-None-Match: *).
+
+    Raises StorageFailed for a URL or variables that name none.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -76,13 +79,13 @@ class ObjectStorage:
         except AlreadyExistsError:
             raise PathTaken(self._named(path)) from None
         except (BaseError, OSError, ValueError) as error:
-            raise StorageFailed(self._named(path), describe(error)) from None
+            raise StorageFailed(self._named(path), reason_of(error)) from None
 
     def _named(self, path: str) -> str:
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{path}"
 
 
-def describe(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong in a line: the cloud's code and message, or else the library's words."""
     text = str(error)
     told = re.findall("<(?:Code|Message)>([^<]*)<", text)

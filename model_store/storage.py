@@ -38,7 +38,10 @@ class Storage(Protocol):
         ...
 
     def list(self, folder: str) -> list[str]:
-        """The names directly below `folder` ('' is the top), sorted; none if it does not exist."""
+        """The names directly below `folder` ('' is the top), sorted; none if it does not exist.
+
+        Raises StorageFailed.
+        """
         ...
 
     def modified(self, folder: str) -> datetime:
@@ -161,7 +164,7 @@ class LocalDisk:
         try:
             yield
         except OSError as error:
-            raise StorageFailed(self._named(path), describe(error)) from None
+            raise StorageFailed(self._named(path), reason_of(error)) from None
 
     def _named(self, path: str) -> str:
         return str(self._root / path)
@@ -225,7 +228,7 @@ def is_kind(kind: Callable[[int], bool], name: str | Path, folder: int | None) -
     return kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
-def describe(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """The operating system's own words for what went wrong, or plainer ones."""
     if error.errno == errno.ELOOP:
         return "a symbolic link, and links are not followed"
