@@ -33,7 +33,7 @@ from app.telemetry import Tally
 from model_store.encoding import Columns, Matrix, Row, RowRanges, out_of_range
 from model_store.explanation import explain
 from model_store.manifest import Manifest
-from model_store.store import Version
+from model_store.versions import Version
 
 OVERFLOW = "The inputs are so far outside their training range that the prediction overflows."
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from model_store.difference import Difference, differences
 from model_store.errors import NothingPromoted, StoreError
-from model_store.store import LONGEST_REASON, Promotion, Store, Version, open_store
+from model_store.promotions import LONGEST_REASON, Promotion
+from model_store.store import Store, open_store
 from model_store.tables import (
     HISTORY_HEADING,
     LIST_HEADING,
@@ -26,6 +27,7 @@ from model_store.tables import (
     prune_line,
     version_text,
 )
+from model_store.versions import Version
 
 NEWEST_KEPT = 10
 

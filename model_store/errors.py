@@ -15,7 +15,8 @@ StoreError
 ├── NothingToRollBackTo     the promoted version is the first ever promoted
 ├── VersionInUse            a version that must not be pruned: promoted, or promoted before
 ├── VersionPruned           a version that was pruned while it was being promoted
-├── PromotionInvalid        a promotion that is not what was written, or a gap in the history
+├── EntryInvalid            a ledger's document that is not what was written, or a gap before it
+│   └── PromotionInvalid    a promotion; once it is removed, the one before it holds
 └── VersionRefused          a version that is not what was published
     ├── FileDiffers         a file's size or SHA-256 is not the manifest's
     ├── ManifestInvalid     the manifest is not one, or contradicts itself
@@ -140,11 +141,18 @@ class VersionPruned(StoreError):
         super().__init__(f"version {version} of {name} was pruned while it was being promoted")
 
 
-class PromotionInvalid(StoreError):
+class EntryInvalid(StoreError):
+    """A ledger's document is not what was written, or does not follow on the one before it."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} is refused: {what}")
+
+
+class PromotionInvalid(EntryInvalid):
     """A promotion is not what was written; the file before it says what to go back to."""
 
     def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path} is refused: {what}. Once it is removed, the promotion before it holds")
+        super().__init__(path, f"{what}. Once it is removed, the promotion before it holds")
 
 
 class VersionRefused(StoreError):

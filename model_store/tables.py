@@ -5,7 +5,8 @@ from typing import Any
 
 from model_store.difference import Difference
 from model_store.manifest import CategoricalFeature, Feature, Manifest
-from model_store.store import Promotion, Version
+from model_store.promotions import Promotion
+from model_store.versions import Version
 
 LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"
 HISTORY_HEADING = f"{'generation':>10}  {'version':>7}  {'promoted (UTC)':19}  {'before':>6}  reason"

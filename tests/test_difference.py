@@ -19,8 +19,9 @@ from model_store.manifest import (
     Scores,
 )
 from model_store.predictor import dump_weights
-from model_store.store import Store, Version
+from model_store.store import Store
 from model_store.tables import differences_text
+from model_store.versions import Version
 from tests.toys import (
     AGE,
     DECILES,

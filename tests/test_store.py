@@ -29,7 +29,8 @@ from model_store.errors import (
 )
 from model_store.manifest import GoldenRow, Manifest, Mlp
 from model_store.predictor import dump_weights
-from model_store.store import MOST_MANIFEST_BYTES, Store, open_store
+from model_store.store import Store, open_store
+from model_store.versions import MOST_MANIFEST_BYTES
 from tests.toys import publish_toy, sealed_json, toy_description, toy_rows, toy_weights
 
 TOY: Final = toy_description()
