@@ -15,6 +15,7 @@ StoreError
 ├── NothingToRollBackTo     the promoted version is the first ever promoted
 ├── VersionInUse            a version that must not be pruned: promoted, or promoted before
 ├── VersionPruned           a version that was pruned while it was being promoted
+├── NoNumberLeft            the highest number that a version can have is taken
 ├── EntryInvalid            a ledger's document that is not what was written, or a gap before it
 │   └── PromotionInvalid    a promotion; once it is removed, the one before it holds
 └── VersionRefused          a version that is not what was published
@@ -139,6 +140,16 @@ class VersionPruned(StoreError):
 
     def __init__(self, name: str, version: int) -> None:
         super().__init__(f"version {version} of {name} was pruned while it was being promoted")
+
+
+class NoNumberLeft(StoreError):
+    """The highest number that a version can have is taken."""
+
+    def __init__(self, path: str, highest: int) -> None:
+        super().__init__(
+            f"{path} has no number left for a new version: {highest}, the highest there can be, is taken. "
+            "Remove what is called so, and numbers go on from the ones before it"
+        )
 
 
 class EntryInvalid(StoreError):

@@ -89,8 +89,8 @@ class Promotions(Versions):
     def promote(self, name: str, number: int, reason: str | None = None) -> Promotion:
         """Verify a version and make it the promoted one; one that is promoted already stays so.
 
-        Raises what `load` raises; PromotionInvalid if the last promotion is damaged, VersionPruned if the
-        version was removed meanwhile.
+        Raises what `load` raises; PromotionInvalid if a promotion before is damaged or missing, VersionPruned
+        if the version was removed meanwhile.
         """
         version = self.load(name, number)
         while True:
@@ -102,6 +102,7 @@ class Promotions(Versions):
         """One attempt; raises PathTaken, and what `promote` raises."""
         name, number = version.manifest.name, version.manifest.version
         promotions = promotions_of(self._storage, name)
+        promotions.check_gapless()
         current = promotions.latest()
         if current and current.version == number:
             self._check_same(version, current)

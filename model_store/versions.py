@@ -14,6 +14,7 @@ from model_store.errors import (
     FileDiffers,
     ManifestInvalid,
     ModelNotFound,
+    NoNumberLeft,
     NotOneModel,
     PathMissing,
     PathTaken,
@@ -21,7 +22,7 @@ from model_store.errors import (
     VersionNotFound,
     VersionRefused,
 )
-from model_store.ledger import numbers_in
+from model_store.ledger import is_number, numbers_in
 from model_store.manifest import (
     MANIFEST,
     REPORT,
@@ -100,7 +101,7 @@ class Versions:
         """Write a new version and return its manifest. It is not promoted.
 
         Raises TensorsInvalid or GoldenDiffer, before anything is written, for one that `load` would refuse;
-        TooLarge or StorageFailed. `others` makes the remaining files once the version's number
+        TooLarge, NoNumberLeft or StorageFailed. `others` makes the remaining files once the version's number
         is known.
         """
         where = f"the new version of {description.name}"
@@ -121,13 +122,14 @@ class Versions:
     def _claim(self, name: str, weights: bytes) -> int:
         taken = {*self._claimed(name), *pruned_versions(self._storage, name)}
         number = max(taken, default=0) + 1
-        while True:
+        while is_number(str(number)):
             try:
                 self._storage.create(f"{folder_of(name, number)}/{WEIGHTS}", weights)
             except PathTaken:
                 number += 1
             else:
                 return number
+        raise NoNumberLeft(self._named(name), number - 1)
 
     def _finish(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         """Write what belongs beside the weights, which claimed the number; the manifest last."""

@@ -16,6 +16,7 @@ from model_store.errors import (
     InvalidName,
     ManifestInvalid,
     ModelNotFound,
+    NoNumberLeft,
     NothingPromoted,
     NothingToRollBackTo,
     NotOneModel,
@@ -612,6 +613,49 @@ def test_once_a_broken_promotion_is_removed_the_one_before_it_holds(four: Path, 
     (four / "4.json").unlink()
     assert store.load_promoted("toy").manifest.version == 3
     assert [line.version for line in store.history("toy")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_promotion_put_there_beyond_the_next_is_refused_until_it_is_removed(
+    four: Path, store: Store, version: int
+) -> None:
+    stray = four / "9999999999.json"
+    line = fields_of(four / "3.json") | {"generation": 9_999_999_999, "version": 3}
+    stray.write_bytes(sealed_json(line))
+    before = everything_in(store)
+    what = r"it does not follow on the one before it \(there is no 5\.json\)\. Once it is removed"
+    for refused in (lambda: store.promote("toy", version), lambda: store.history("toy")):
+        with pytest.raises(PromotionInvalid, match=f"^{stray} is refused: {what}"):
+            refused()
+    assert everything_in(store) == before
+    stray.unlink()
+    assert store.promote("toy", version).generation == 5
+    assert [promotion.version for promotion in store.history("toy")] == [1, 2, 3, 1, version]
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_after_a_gap_nothing_is_promoted_and_what_is_promoted_is_served(
+    four: Path, store: Store, gone: int
+) -> None:
+    (four / f"{gone}.json").unlink()
+    refusals: list[Callable[[], object]] = [lambda: store.promote("toy", 2), lambda: store.rollback("toy")]
+    for refused in refusals:
+        with pytest.raises(PromotionInvalid, match=rf"{gone + 1}\.json is refused: it does not follow"):
+            refused()
+    assert store.load_promoted("toy").manifest.version == 1
+
+
+@pytest.mark.parametrize("taken", ["versions/9999999999", "pruned/9999999999.0123456789abcdef.json"])
+def test_a_version_whose_number_nobody_would_read_is_not_published(store: Store, taken: str) -> None:
+    publish_toy(store)
+    Path(store.url, "toy", taken).mkdir(parents=True)
+    before = everything_in(store)
+    sentence = f"^{store.url}/toy has no number left for a new version: 9999999999, the highest there can be,"
+    with pytest.raises(NoNumberLeft, match=sentence):
+        publish_toy(store)
+    assert everything_in(store) == before
+    Path(store.url, "toy", taken).rmdir()
+    assert publish_toy(store).version == 2
 
 
 def test_a_model_without_a_finished_version_is_none(store: Store) -> None:
