@@ -47,11 +47,14 @@ class ObjectStorage:
                 raise StorageFailed(self._named(path), "there is no such bucket") from None
 
     def list(self, folder: str) -> list[str]:
-        """The last segments of the objects and common prefixes below a prefix."""
+        """The last segments of the objects and common prefixes below a prefix.
+
+        An empty object that stands for the folder itself, as consoles of clouds make them, is not below it.
+        """
         with self._failing(folder):
             found = obstore.list_with_delimiter(self._objects, folder or None)
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
-        names = {path.rpartition("/")[2] for path in paths}
+        names = {path.rpartition("/")[2] for path in paths if path != folder}
         return sorted(name for name in names if not name.startswith("."))
 
     def modified(self, folder: str) -> datetime:

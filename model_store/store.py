@@ -38,11 +38,11 @@ class Store(Promotions):
         reasons: dict[int, str] = {}
         for number in self._claimed(name):
             folder = folder_of(name, number)
-            if number in pruned:
+            if number in pruned and self._storage.list(folder):
                 reasons[number] = "its pruning was interrupted"
             elif number in old:
                 reasons[number] = f"older than the newest {keep}"
-            elif number not in finished and self._is_old(folder):
+            elif number not in {*finished, *pruned} and self._is_old(folder):
                 reasons[number] = "unfinished for more than a day"
         return {number: reason for number, reason in reasons.items() if number not in in_use}
 
