@@ -7,6 +7,7 @@ StoreError
 ├── StoreUrlInvalid         a URL of a kind that no storage serves
 ├── ExtraMissing            a store in the cloud, and the package that reaches it is not installed
 ├── StorageFailed           the disk or the cloud refused: full, read-only, not permitted, not a plain file
+│   ├── NotPermitted        what this process may not read or write, or a link, which is not followed
 │   └── TooLarge            a file longer than any that the store writes there
 ├── ModelNotFound           no version of that name
 ├── NotOneModel             no name was given, and the store holds none or several
@@ -59,6 +60,10 @@ class StorageFailed(StoreError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
+
+
+class NotPermitted(StorageFailed):
+    """This process may not read or write there, or a link leads there, and links are not followed."""
 
 
 class TooLarge(StorageFailed):

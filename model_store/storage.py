@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from model_store.errors import PathMissing, PathTaken, StorageFailed, TooLarge
+from model_store.errors import NotPermitted, PathMissing, PathTaken, StorageFailed, TooLarge
 
 READABLE = stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH
 WITHOUT_LINKS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.ELOOP}
 
 
 class Storage(Protocol):
@@ -164,7 +165,8 @@ class LocalDisk:
         try:
             yield
         except OSError as error:
-            raise StorageFailed(self._named(path), reason_of(error)) from None
+            failed = NotPermitted if error.errno in NOT_PERMITTED else StorageFailed
+            raise failed(self._named(path), reason_of(error)) from None
 
     def _named(self, path: str) -> str:
         return str(self._root / path)

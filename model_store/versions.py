@@ -16,6 +16,7 @@ from model_store.errors import (
     ModelNotFound,
     NoNumberLeft,
     NotOneModel,
+    NotPermitted,
     PathMissing,
     PathTaken,
     TooLarge,
@@ -62,11 +63,14 @@ class Versions:
         return self._storage.url
 
     def models(self) -> list[str]:
-        """The names of all models, those with a finished version; raises StorageFailed."""
-        return [name for name in self._storage.list("") if is_name(name) and self._has_version(name)]
+        """The names of all models, those with a finished version; what may not be read is passed over.
 
-    def _has_version(self, name: str) -> bool:
-        return any(self._is_finished(name, number) for number in reversed(self._claimed(name)))
+        Raises StorageFailed, also if there are none but something that may not be read.
+        """
+        names, trouble = self._search()
+        if trouble and not names:
+            raise trouble
+        return names
 
     def only_model(self) -> str:
         """The name of the store's single model; raises NotOneModel or StorageFailed."""
@@ -74,6 +78,20 @@ class Versions:
         if len(names) != 1:
             raise NotOneModel(self.url, names)
         return names[0]
+
+    def _search(self) -> tuple[list[str], NotPermitted | None]:
+        """The models, and why the first folder that may not be read is passed over."""
+        names: list[str] = []
+        trouble: NotPermitted | None = None
+        for name in filter(is_name, self._storage.list("")):
+            try:
+                numbers = self._claimed(name)
+            except NotPermitted as error:
+                trouble = trouble or error
+                continue
+            if any(self._is_finished(name, number) for number in reversed(numbers)):
+                names.append(name)
+        return names, trouble
 
     def versions(self, name: str) -> list[int]:
         """The numbers of a model's finished versions, ascending; raises InvalidName or StorageFailed."""
@@ -86,7 +104,7 @@ class Versions:
         """
         known = self.versions(name)
         if not known:
-            raise ModelNotFound(name, self.url, self.models())
+            raise ModelNotFound(name, self.url, self._search()[0])
         return known
 
     def _claimed(self, name: str) -> list[int]:

@@ -2,7 +2,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from model_store.errors import (
     NothingPromoted,
     NothingToRollBackTo,
     NotOneModel,
+    NotPermitted,
     PromotionInvalid,
     StorageFailed,
     StoreError,
@@ -30,6 +33,7 @@ from model_store.errors import (
 )
 from model_store.manifest import GoldenRow, Manifest, Mlp
 from model_store.predictor import dump_weights
+from model_store.storage import LocalDisk
 from model_store.store import Store, open_store
 from model_store.versions import MOST_MANIFEST_BYTES
 from tests.toys import publish_toy, sealed_json, toy_description, toy_rows, toy_weights
@@ -656,6 +660,104 @@ def test_a_version_whose_number_nobody_would_read_is_not_published(store: Store,
     assert everything_in(store) == before
     Path(store.url, "toy", taken).rmdir()
     assert publish_toy(store).version == 2
+
+
+@contextmanager
+def without_the_rights_of_root() -> Iterator[None]:
+    """This process as nobody, if it is root's, who may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def shown() -> Iterator[Store]:
+    """An empty store in a place that everybody can reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield open_store(f"{folder}/store")
+
+
+def private_folder(path: Path) -> None:
+    path.mkdir(mode=0o000)
+
+
+def private_versions(path: Path) -> None:
+    path.mkdir()
+    (path / "versions").mkdir(mode=0o000)
+
+
+NOT_PERMITTED = pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (private_folder, "Permission denied"),
+        (private_versions, "Permission denied"),
+        (link_to_itself, "a symbolic link, and links are not followed"),
+        (link_to_a_sibling, "a symbolic link, and links are not followed"),
+    ],
+    ids=["private folder", "private versions", "link to itself", "broken link"],
+)
+
+
+@NOT_PERMITTED
+@pytest.mark.parametrize("name", ["another", "zoo"])
+def test_what_may_not_be_read_beside_a_model_does_not_keep_it_from_being_found(
+    shown: Store, name: str, make: Callable[[Path], None], why: str
+) -> None:
+    publish_toy(shown)
+    shown.promote("toy", 1)
+    make(Path(shown.url, name))
+    with without_the_rights_of_root():
+        assert shown.models() == ["toy"]
+        assert shown.load_promoted(shown.only_model()).manifest.version == 1
+        with pytest.raises(ModelNotFound, match="it has toy"):
+            shown.load_promoted("gone")
+        with pytest.raises(NotPermitted, match=f"^{shown.url}/{name}.*: {why}$"):
+            shown.load_promoted(name)
+
+
+@NOT_PERMITTED
+def test_a_store_of_which_nothing_may_be_read_is_not_called_empty(
+    shown: Store, make: Callable[[Path], None], why: str
+) -> None:
+    Path(shown.url).mkdir()
+    make(Path(shown.url, "toy"))
+    with without_the_rights_of_root():
+        for refused in (shown.models, shown.only_model, lambda: shown.load_promoted("toy")):
+            with pytest.raises(NotPermitted, match=f"^{shown.url}/toy.*: {why}$"):
+                refused()
+        with pytest.raises(ModelNotFound, match="no model named gone"):
+            shown.load_promoted("gone")
+
+
+def test_a_model_is_not_passed_over_for_a_version_that_may_not_be_read(store: Store) -> None:
+    publish_toy(store)
+    publish_toy(store, name="other")
+    publish_toy(store)
+    version_folder(store, 2).rename(f"{store.url}-aside")
+    version_folder(store, 2).symlink_to(f"{store.url}-aside")
+    with pytest.raises(NotPermitted, match=f"^{version_folder(store, 2)}: a symbolic link"):
+        store.only_model()
+
+
+class Failing(LocalDisk):
+    """A disk on which one folder cannot be listed at the moment."""
+
+    def list(self, folder: str) -> list[str]:
+        if folder == "other/versions":
+            raise StorageFailed(folder, "Connection timed out")
+        return super().list(folder)
+
+
+def test_a_model_is_not_passed_over_for_trouble_that_may_be_gone_the_next_moment(store: Store) -> None:
+    publish_toy(store)
+    publish_toy(store, name="other")
+    with pytest.raises(StorageFailed, match="Connection timed out"):
+        Store(Failing(Path(store.url))).only_model()
 
 
 def test_a_model_without_a_finished_version_is_none(store: Store) -> None:

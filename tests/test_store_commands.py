@@ -203,6 +203,13 @@ def test_a_file_where_the_store_is_due_is_a_sentence(tmp_path: Path) -> None:
         assert "Not a directory" in refusal(command(store, *arguments))
 
 
+def test_a_broken_link_beside_the_only_model_stops_neither_a_start_nor_a_list(promoted: Store) -> None:
+    Path(promoted.url, "old").symlink_to(Path(promoted.url, "gone"))
+    assert run("app", "--check", "--store", promoted.url).returncode == 0
+    _, *lines = output(command(promoted, "list")).splitlines()
+    assert [line.split()[:2] for line in lines] == [["toy", "1"], ["toy", "2"]]
+
+
 COMMANDS = ("list", "show", "verify", "history", "promote", "rollback", "prune")
 
 
