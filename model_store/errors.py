@@ -26,9 +26,20 @@ StoreError
     └── GoldenDiffer        the recomputed predictions are not the ones made in training
 """
 
+from typing import Any
+
 
 class StoreError(Exception):
     """Anything the store refuses; its text is a sentence for the person who asked."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the sentence and not what it was made of, which `__init__` would ask for."""
+        return with_sentence, (type(self), self.args), self.__dict__
+
+
+def with_sentence(kind: type[StoreError], arguments: tuple[str, ...]) -> StoreError:
+    """An error of that kind with its sentence, made without `__init__`."""
+    return kind.__new__(kind, *arguments)
 
 
 class InvalidName(StoreError):
