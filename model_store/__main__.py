@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 def reason(argument: str) -> str:
     """A line of text; raises ArgumentTypeError for bytes that are none in its encoding, and for novels."""
     if not argument.isprintable() or len(argument) > LONGEST_REASON:
-        message = f"a line of text is due, at most {LONGEST_REASON} characters"
+        message = f"expected a line of text, at most {LONGEST_REASON} characters"
         raise argparse.ArgumentTypeError(message)
     return argument
 
@@ -121,7 +121,7 @@ def reason(argument: str) -> str:
 def natural(argument: str) -> int:
     """A number from 1; raises ArgumentTypeError for anything else."""
     if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-        message = "a whole number from 1 is due"
+        message = "expected a whole number from 1"
         raise argparse.ArgumentTypeError(message)
     return int(argument)
 

@@ -193,10 +193,10 @@ class Versions:
 
     def _read_files(self, folder: str, manifest: Manifest) -> dict[str, bytes]:
         """The files that the manifest lists, checked; the folder must hold them and nothing else."""
-        present, due = set(self._storage.list(folder)), {MANIFEST, *manifest.files}
-        if present != due:
+        present, expected = set(self._storage.list(folder)), {MANIFEST, *manifest.files}
+        if present != expected:
             raise VersionRefused(
-                self._named(folder), f"it holds the files {sorted(present)} where {sorted(due)} are due"
+                self._named(folder), f"it holds the files {sorted(present)}, expected {sorted(expected)}"
             )
         return {file: self._read_checked(f"{folder}/{file}", entry) for file, entry in manifest.files.items()}
 
@@ -204,9 +204,9 @@ class Versions:
         try:
             content = self._storage.read(path, entry.size)
         except TooLarge as error:
-            raise FileDiffers(self._named(path), f"{error.what}, {entry.size} are due") from None
+            raise FileDiffers(self._named(path), f"{error.what}, expected {entry.size}") from None
         if len(content) != entry.size:
-            raise FileDiffers(self._named(path), f"{len(content)} bytes, {entry.size} are due")
+            raise FileDiffers(self._named(path), f"{len(content)} bytes, expected {entry.size}")
         if FileEntry.of(content) != entry:
             raise FileDiffers(self._named(path), "its SHA-256 is not the manifest's")
         return content

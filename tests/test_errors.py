@@ -36,8 +36,8 @@ EXAMPLES: Final[list[StoreError]] = [
     errors.EntryInvalid("a/b/1.json", "it says it is generation 2"),
     errors.PromotionInvalid("a/b/1.json", "it says it is generation 2"),
     errors.VersionRefused("a/b", "it holds a file more"),
-    errors.FileDiffers("a/b", "17 bytes, 16 are due"),
-    errors.ManifestInvalid("a/b", "name: a string is due"),
+    errors.FileDiffers("a/b", "17 bytes, expected 16"),
+    errors.ManifestInvalid("a/b", "name: a string is expected"),
     errors.TensorsInvalid("a/b", "a tensor is missing"),
     errors.GoldenDiffer("a/b", "golden row 3"),
 ]

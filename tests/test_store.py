@@ -489,7 +489,7 @@ def test_a_link_anywhere_below_the_store_is_refused_by_name(store: Store, place:
         store.load("toy", 1)
 
 
-def test_a_link_where_versions_are_due_is_not_published_through(published: Path, store: Store) -> None:
+def test_a_link_where_versions_are_expected_is_not_published_through(published: Path, store: Store) -> None:
     elsewhere = published.parent.rename(f"{store.url}-aside")
     published.parent.symlink_to(elsewhere)
     with pytest.raises(StorageFailed, match="links are not followed"):
@@ -513,8 +513,8 @@ VAST: Final = 2**40
     ("file", "sentence"),
     [
         ("manifest.json", "more than 67108864 bytes"),
-        ("history.csv", "more than 17 bytes, 17 are due"),
-        ("weights.safetensors", "more than 192 bytes, 192 are due"),
+        ("history.csv", "more than 17 bytes, expected 17"),
+        ("weights.safetensors", "more than 192 bytes, expected 192"),
     ],
 )
 def test_a_file_longer_than_memory_is_refused_without_being_read(
@@ -555,7 +555,7 @@ def test_a_file_shorter_than_the_manifest_says_is_refused(
     published: Path, store: Store, shorter: int
 ) -> None:
     overwrite(published / "history.csv", b"x" * shorter)
-    with pytest.raises(FileDiffers, match=f"{shorter} bytes, 17 are due"):
+    with pytest.raises(FileDiffers, match=f"{shorter} bytes, expected 17"):
         store.load("toy", 1)
 
 
