@@ -27,7 +27,7 @@ from model_store.answers import Answerer, Answers, Tally
 from model_store.columns import Row, example_row
 from model_store.explanation import explain
 from model_store.manifest import Manifest
-from model_store.store import Version
+from model_store.versions import Version
 
 OVERFLOW = "The inputs are so far outside their training range that the prediction overflows."
 

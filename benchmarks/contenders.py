@@ -21,7 +21,8 @@ from app.__main__ import main as serve
 from app.serving import Served
 from app.telemetry import Requests, Telemetry
 from model_store.columns import NumericFeature
-from model_store.store import Version, open_store
+from model_store.store import open_store
+from model_store.versions import Version
 
 NAME = "used-car-price"
 KEY = b"benchmark"

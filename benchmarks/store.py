@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from model_store.manifest import MANIFEST, Linear, Mlp
-from model_store.sealed import dump
+from model_store.promotions import promotions_of
 from model_store.storage import LocalDisk
-from model_store.store import Store, folder_of, open_store, promotion_path
+from model_store.store import Store, open_store
+from model_store.versions import folder_of
 from tests.toys import publish_toy
 
 VERSIONS = 10_000
@@ -92,6 +93,7 @@ def fill(store: Store) -> None:
     first = publish_toy(store)
     promotion = store.promote("toy", 1)
     disk, files = LocalDisk(Path(store.url)), Path(store.url, folder_of("toy", 1))
+    promotions = promotions_of(disk, "toy")
     for number in range(2, VERSIONS + 1):
         manifest = first.model_copy(update={"version": number}).to_json()
         for file in first.files:
@@ -99,8 +101,7 @@ def fill(store: Store) -> None:
         disk.create(f"{folder_of('toy', number)}/{MANIFEST}", manifest)
         following = {"generation": number, "version": number, "previous": number - 1}
         digest = hashlib.sha256(manifest).hexdigest()
-        content = dump(promotion.model_copy(update=following | {"digest": digest}))
-        disk.create(promotion_path("toy", number), content)
+        promotions.append(promotion.model_copy(update=following | {"digest": digest}))
         if number % 1000 == 0:
             print(f"{number} of {VERSIONS} versions written", file=sys.stderr, flush=True)
 

@@ -15,17 +15,19 @@ from typing import Any
 
 from model_store.difference import Difference, differences
 from model_store.errors import NothingPromoted, StoreError
-from model_store.store import LONGEST_REASON, Promotion, Store, Version, open_store
+from model_store.promotions import LONGEST_REASON, Promotion
+from model_store.store import Store, open_store
 from model_store.tables import (
     HISTORY_HEADING,
     LIST_HEADING,
-    announce,
-    describe,
-    describe_differences,
+    differences_text,
     history_line,
     list_line,
+    promoted_line,
     prune_line,
+    version_text,
 )
+from model_store.versions import Version
 
 NEWEST_KEPT = 10
 
@@ -109,17 +111,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def reason(argument: str) -> str:
-    """Refuse bytes that are no text in the terminal's encoding, and novels."""
+    """A line of text; raises ArgumentTypeError for bytes that are none in its encoding, and for novels."""
     if not argument.isprintable() or len(argument) > LONGEST_REASON:
-        message = f"a line of text is due, at most {LONGEST_REASON} characters"
+        message = f"expected a line of text, at most {LONGEST_REASON} characters"
         raise argparse.ArgumentTypeError(message)
     return argument
 
 
 def natural(argument: str) -> int:
-    """Refuse what is not a number from 1."""
+    """A number from 1; raises ArgumentTypeError for anything else."""
     if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-        message = "a whole number from 1 is due"
+        message = "expected a whole number from 1"
         raise argparse.ArgumentTypeError(message)
     return int(argument)
 
@@ -153,11 +155,11 @@ def run_show(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
         else store.load(options.name, options.version)
     )
     if options.against is None:
-        yield Answer(describe(version), version_data(version))
+        yield Answer(version_text(version), version_data(version))
     else:
         against = store.load(options.name, options.against)
         found = differences(version, against)
-        yield Answer(describe_differences(version, against, found), difference_data(version, against, found))
+        yield Answer(differences_text(version, against, found), difference_data(version, against, found))
 
 
 def version_data(version: Version) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def run_rollback(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
 
 def promoted_answer(name: str, promotion: Promotion) -> Answer:
     """What is promoted now."""
-    return Answer(announce(name, promotion), {"model": name} | promotion.model_dump(mode="json"))
+    return Answer(promoted_line(name, promotion), {"model": name} | promotion.model_dump(mode="json"))
 
 
 def run_prune(store: Store, options: argparse.Namespace) -> Iterator[Answer]:

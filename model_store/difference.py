@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.columns import Matrix
 from model_store.manifest import WEIGHTS, Linear
-from model_store.store import Version
+from model_store.versions import Version
 
 COMPARED = ("target", "features", "network", "metrics", "interval", "training")
 Value = float | int | str | bool | None

@@ -7,6 +7,7 @@ StoreError
 ├── StoreUrlInvalid         a URL of a kind that no storage serves
 ├── ExtraMissing            a store in the cloud, and the package that reaches it is not installed
 ├── StorageFailed           the disk or the cloud refused: full, read-only, not permitted, not a plain file
+│   ├── NotPermitted        what this process may not read or write, or a link, which is not followed
 │   └── TooLarge            a file longer than any that the store writes there
 ├── ModelNotFound           no version of that name
 ├── NotOneModel             no name was given, and the store holds none or several
@@ -15,7 +16,9 @@ StoreError
 ├── NothingToRollBackTo     the promoted version is the first ever promoted
 ├── VersionInUse            a version that must not be pruned: promoted, or promoted before
 ├── VersionPruned           a version that was pruned while it was being promoted
-├── PromotionInvalid        a promotion that is not what was written, or a gap in the history
+├── NoNumberLeft            the highest number that a version can have is taken
+├── EntryInvalid            a ledger's document that is not what was written, or a gap before it
+│   └── PromotionInvalid    a promotion; once it is removed, the one before it holds
 └── VersionRefused          a version that is not what was published
     ├── FileDiffers         a file's size or SHA-256 is not the manifest's
     ├── ManifestInvalid     the manifest is not one, or contradicts itself
@@ -23,9 +26,20 @@ StoreError
     └── GoldenDiffer        the recomputed predictions are not the ones made in training
 """
 
+from typing import Any
+
 
 class StoreError(Exception):
     """Anything the store refuses; its text is a sentence for the person who asked."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the sentence and not what it was made of, which `__init__` would ask for."""
+        return with_sentence, (type(self), self.args), self.__dict__
+
+
+def with_sentence(kind: type[StoreError], arguments: tuple[str, ...]) -> StoreError:
+    """An error of that kind with its sentence, made without `__init__`."""
+    return kind.__new__(kind, *arguments)
 
 
 class InvalidName(StoreError):
@@ -57,6 +71,10 @@ class StorageFailed(StoreError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
+
+
+class NotPermitted(StorageFailed):
+    """This process may not read or write there, or a link leads there, and links are not followed."""
 
 
 class TooLarge(StorageFailed):
@@ -140,11 +158,28 @@ class VersionPruned(StoreError):
         super().__init__(f"version {version} of {name} was pruned while it was being promoted")
 
 
-class PromotionInvalid(StoreError):
+class NoNumberLeft(StoreError):
+    """The highest number that a version can have is taken."""
+
+    def __init__(self, path: str, highest: int) -> None:
+        super().__init__(
+            f"{path} has no number left for a new version: {highest}, the highest there can be, is taken. "
+            "Remove what is called so, and numbers go on from the ones before it"
+        )
+
+
+class EntryInvalid(StoreError):
+    """A ledger's document is not what was written, or does not follow on the one before it."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} is refused: {what}")
+
+
+class PromotionInvalid(EntryInvalid):
     """A promotion is not what was written; the file before it says what to go back to."""
 
     def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path} is refused: {what}. Once it is removed, the promotion before it holds")
+        super().__init__(path, f"{what}. Once it is removed, the promotion before it holds")
 
 
 class VersionRefused(StoreError):

@@ -18,7 +18,10 @@ MOST_RETRIES, RETRY_TIMEOUT = 3, timedelta(seconds=20)
 
 
 class ObjectStorage:
-    """A bucket, or a part of one. Objects appear whole; `create` is a conditional put (If-None-Match: *)."""
+    """A bucket, or a part of one. Objects appear whole; `create` is a conditional put (If-None-Match: *).
+
+    Raises StorageFailed for a URL or variables that name none.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -44,11 +47,14 @@ class ObjectStorage:
                 raise StorageFailed(self._named(path), "there is no such bucket") from None
 
     def list(self, folder: str) -> list[str]:
-        """The last segments of the objects and common prefixes below a prefix."""
+        """The last segments of the objects and common prefixes below a prefix.
+
+        An empty object that stands for the folder itself, as consoles of clouds make them, is not below it.
+        """
         with self._failing(folder):
             found = obstore.list_with_delimiter(self._objects, folder or None)
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
-        names = {path.rpartition("/")[2] for path in paths}
+        names = {path.rpartition("/")[2] for path in paths if path != folder}
         return sorted(name for name in names if not name.startswith("."))
 
     def modified(self, folder: str) -> datetime:
@@ -76,13 +82,13 @@ class ObjectStorage:
         except AlreadyExistsError:
             raise PathTaken(self._named(path)) from None
         except (BaseError, OSError, ValueError) as error:
-            raise StorageFailed(self._named(path), describe(error)) from None
+            raise StorageFailed(self._named(path), reason_of(error)) from None
 
     def _named(self, path: str) -> str:
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{path}"
 
 
-def describe(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong in a line: the cloud's code and message, or else the library's words."""
     text = str(error)
     told = re.findall("<(?:Code|Message)>([^<]*)<", text)

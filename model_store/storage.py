@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from model_store.errors import PathMissing, PathTaken, StorageFailed, TooLarge
+from model_store.errors import NotPermitted, PathMissing, PathTaken, StorageFailed, TooLarge
 
 READABLE = stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH
 WITHOUT_LINKS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.ELOOP}
 
 
 class Storage(Protocol):
@@ -38,7 +39,10 @@ class Storage(Protocol):
         ...
 
     def list(self, folder: str) -> list[str]:
-        """The names directly below `folder` ('' is the top), sorted; none if it does not exist."""
+        """The names directly below `folder` ('' is the top), sorted; none if it does not exist.
+
+        Raises StorageFailed.
+        """
         ...
 
     def modified(self, folder: str) -> datetime:
@@ -161,7 +165,8 @@ class LocalDisk:
         try:
             yield
         except OSError as error:
-            raise StorageFailed(self._named(path), describe(error)) from None
+            failed = NotPermitted if error.errno in NOT_PERMITTED else StorageFailed
+            raise failed(self._named(path), reason_of(error)) from None
 
     def _named(self, path: str) -> str:
         return str(self._root / path)
@@ -225,7 +230,7 @@ def is_kind(kind: Callable[[int], bool], name: str | Path, folder: int | None) -
     return kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
-def describe(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """The operating system's own words for what went wrong, or plainer ones."""
     if error.errno == errno.ELOOP:
         return "a symbolic link, and links are not followed"

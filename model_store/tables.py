@@ -6,7 +6,8 @@ from typing import Any
 from model_store.columns import CategoricalFeature, Feature
 from model_store.difference import Difference
 from model_store.manifest import Manifest
-from model_store.store import Promotion, Version
+from model_store.promotions import Promotion
+from model_store.versions import Version
 
 LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"
 HISTORY_HEADING = f"{'generation':>10}  {'version':>7}  {'promoted (UTC)':19}  {'before':>6}  reason"
@@ -37,23 +38,23 @@ def prune_line(record: Mapping[str, Any]) -> str:
     return f"{record['model']} version {record['version']} {done}: {record['reason']}"
 
 
-def announce(name: str, promotion: Promotion) -> str:
+def promoted_line(name: str, promotion: Promotion) -> str:
     """What is promoted now, and since which generation."""
     before = f", before it {promotion.previous}" if promotion.previous else ""
     return f"{name}: version {promotion.version} is promoted (generation {promotion.generation}{before})"
 
 
-def describe(version: Version) -> str:
+def version_text(version: Version) -> str:
     """A version in a screenful."""
     manifest = version.manifest
-    target = f"{manifest.target.name}{in_unit(manifest.target.unit)}"
+    target = f"{manifest.target.name}{unit_in_brackets(manifest.target.unit)}"
     return "\n".join(
         [
             f"{manifest.name} version {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC",
             f"digest    {version.digest}",
             f"predicts  {target}, network {manifest.network.kind}",
-            *(f"from      {describe_feature(feature)}" for feature in manifest.features),
-            *describe_scores(manifest),
+            *(f"from      {feature_text(feature)}" for feature in manifest.features),
+            *score_lines(manifest),
             *(
                 f"tensor    {name} {list(tensor.shape)} = {tensor.ravel()[:6].tolist()}"
                 f"{' …' if tensor.size > 6 else ''}"
@@ -63,17 +64,17 @@ def describe(version: Version) -> str:
     )
 
 
-def describe_feature(feature: Feature) -> str:
+def feature_text(feature: Feature) -> str:
     """One input in a line."""
     if isinstance(feature, CategoricalFeature):
         return f"{feature.name}: {', '.join(feature.values)}"
     return (
-        f"{feature.name}{in_unit(feature.unit)}: {feature.minimum:g} to {feature.maximum:g}, "
+        f"{feature.name}{unit_in_brackets(feature.unit)}: {feature.minimum:g} to {feature.maximum:g}, "
         f"mean {feature.mean!r}, std {feature.std!r}"
     )
 
 
-def describe_scores(manifest: Manifest) -> list[str]:
+def score_lines(manifest: Manifest) -> list[str]:
     """The held-out scores beside the baselines, in lines."""
     metrics = manifest.metrics
     if metrics is None:
@@ -90,7 +91,7 @@ def describe_scores(manifest: Manifest) -> list[str]:
     ]
 
 
-def describe_differences(version: Version, against: Version, found: Sequence[Difference]) -> str:
+def differences_text(version: Version, against: Version, found: Sequence[Difference]) -> str:
     """Two versions side by side where they differ."""
     name, numbers = version.manifest.name, (version.manifest.version, against.manifest.version)
     if not found:
@@ -111,6 +112,6 @@ def cell(value: float | str | bool | None) -> str:
     return f"{text if len(text) <= 14 else text[:13] + '…':>14}"
 
 
-def in_unit(unit: str | None) -> str:
+def unit_in_brackets(unit: str | None) -> str:
     """A unit in brackets, if there is one."""
     return f" ({unit})" if unit else ""

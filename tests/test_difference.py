@@ -10,8 +10,9 @@ from model_store.columns import CategoricalFeature, Category
 from model_store.difference import Difference, differences
 from model_store.manifest import Description, GoldenRow, Linear, Metrics, Mlp, ResidualQuantiles, Scores
 from model_store.predictor import dump_weights
-from model_store.store import Store, Version
-from model_store.tables import describe_differences
+from model_store.store import Store
+from model_store.tables import differences_text
+from model_store.versions import Version
 from tests.toys import (
     AGE,
     DECILES,
@@ -55,7 +56,7 @@ def test_two_versions_of_the_same_training_differ_in_nothing(store: Store, netwo
     first, second = version(store, network), version(store, network)
     assert first.digest != second.digest
     assert differences(first, second) == differences(first, first) == []
-    assert describe_differences(second, first, []) == (
+    assert differences_text(second, first, []) == (
         "toy: versions 2 and 1 are the same in all but number and date"
     )
 
@@ -232,7 +233,7 @@ def test_large_tensors_stay_a_line_each(store: Store) -> None:
     first, second = version(store, wide, seed=1), version(store, wide, seed=2)
     found = differences(second, first)
     assert len([each for each in found if each.what.startswith("layers.")]) == 6
-    assert len(describe_differences(second, first, found)) < 2000
+    assert len(differences_text(second, first, found)) < 2000
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
@@ -260,7 +261,7 @@ def test_what_is_no_number_has_no_change() -> None:
 
 def test_for_people_every_difference_is_a_line_with_both_values_and_the_change(store: Store) -> None:
     first, second = version(store, target=changed(TARGET, mean=9.75, unit=None)), version(store)
-    heading, *lines = describe_differences(second, first, differences(second, first)).splitlines()
+    heading, *lines = differences_text(second, first, differences(second, first)).splitlines()
     assert heading.split() == ["toy", "version", "2", "version", "1", "change"]
     assert [line.split() for line in lines] == [
         ["target.mean", "9.5", "9.75", "-0.25"],
@@ -271,5 +272,5 @@ def test_for_people_every_difference_is_a_line_with_both_values_and_the_change(s
 def test_a_long_name_or_value_is_cut_to_its_column(store: Store) -> None:
     long = {"training": changed(TOY.training, libraries={"x" * 300: "y" * 300})}
     first, second = version(store), version(store, **long)
-    text = describe_differences(second, first, differences(second, first))
+    text = differences_text(second, first, differences(second, first))
     assert max(map(len, text.splitlines())) < 110

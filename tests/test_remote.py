@@ -32,7 +32,7 @@ from model_store.manifest import Linear
 from model_store.remote import ObjectStorage
 from model_store.storage import LocalDisk, Storage
 from model_store.store import Store, open_store
-from tests.clouds import BUCKET, free_port, s3, s3_variables
+from tests.clouds import BUCKET, free_port, put, s3, s3_variables
 from tests.conftest import run, started, wait_until_ready
 from tests.toys import expected_predictions, publish_toy, toy_rows, toy_weights
 
@@ -252,6 +252,48 @@ def test_two_parts_of_a_bucket_know_nothing_of_each_other(bucket: str) -> None:
     assert publish_toy(other, seed=2).version == 1
     assert one.load("toy", 1).manifest.training.seed == 1
     assert open_store(bucket).models() == []
+
+
+def make_folders(bucket: str, *paths: str) -> None:
+    """Put an empty object where each folder is, as the cloud's console does."""
+    for path in paths:
+        put(f"{os.environ['AWS_ENDPOINT_URL']}/{bucket.removeprefix('s3://')}/{path}", {})
+
+
+FOLDERS = (
+    "",
+    "toy/",
+    "toy/versions/",
+    "toy/versions/1/",
+    "toy/versions/2/",
+    "toy/promotions/",
+    "toy/pruned/",
+)
+
+
+def test_an_empty_object_that_stands_for_a_folder_is_ignored(bucket: str) -> None:
+    storage = ObjectStorage(bucket)
+    store = Store(storage)
+    promoted_life(store)
+    before = {folder.removesuffix("/"): storage.list(folder.removesuffix("/")) for folder in FOLDERS}
+    make_folders(bucket, *FOLDERS)
+    expected = before | {"toy": ["promotions", "pruned", "versions"]}
+    assert {folder: storage.list(folder) for folder in before} == expected
+    assert store.only_model() == "toy"
+    assert store.load_promoted("toy").manifest.version == 2
+    assert [store.load("toy", number).manifest.version for number in store.versions("toy")] == [1, 2, 3]
+    assert len(store.history("toy")) == 4
+    assert store.promote("toy", publish_toy(store).version).generation == 5
+
+
+def test_a_version_is_pruned_once_though_the_object_that_stands_for_its_folder_stays(bucket: str) -> None:
+    store = open_store(bucket)
+    promoted_life(store)
+    make_folders(bucket, "toy/versions/1/", "toy/versions/7/")
+    store.prune("toy", 1, "old")
+    assert store.versions("toy") == [2, 3]
+    assert store.prunable("toy", 1) == {}
+    assert publish_toy(store).version == 8
 
 
 def lines(*arguments: str) -> list[dict[str, Any]]:

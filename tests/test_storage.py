@@ -181,7 +181,9 @@ def test_a_file_has_no_names_below_it_but_cannot_be_the_store(disk: LocalDisk) -
 
 
 @pytest.mark.parametrize("path", ["a/b/c", "a/b/c/d"])
-def test_a_file_where_a_folder_is_due_fails_and_leaves_nothing_behind(disk: LocalDisk, path: str) -> None:
+def test_a_file_where_a_folder_is_expected_fails_and_leaves_nothing_behind(
+    disk: LocalDisk, path: str
+) -> None:
     disk.create("a/b", b"content")
     with pytest.raises(StoreError):
         disk.create(path, b"more")
@@ -299,7 +301,7 @@ def test_a_root_that_is_no_folder_takes_nothing(tmp_path: Path, kind: str) -> No
     assert os.listdir(tmp_path) == ["in"]
 
 
-def test_a_fifo_where_a_folder_is_due_is_waited_for_by_no_verb(disk: LocalDisk, folder: Path) -> None:
+def test_a_fifo_where_a_folder_is_expected_is_waited_for_by_no_verb(disk: LocalDisk, folder: Path) -> None:
     os.mkfifo(folder / "b")
     verbs: list[Callable[[], object]] = [
         lambda: disk.read("a/b/c", LIMIT),

@@ -2,7 +2,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +18,11 @@ from model_store.errors import (
     InvalidName,
     ManifestInvalid,
     ModelNotFound,
+    NoNumberLeft,
     NothingPromoted,
     NothingToRollBackTo,
     NotOneModel,
+    NotPermitted,
     PromotionInvalid,
     StorageFailed,
     StoreError,
@@ -29,7 +33,9 @@ from model_store.errors import (
 )
 from model_store.manifest import GoldenRow, Manifest, Mlp
 from model_store.predictor import dump_weights
-from model_store.store import MOST_MANIFEST_BYTES, Store, open_store
+from model_store.storage import LocalDisk
+from model_store.store import Store, open_store
+from model_store.versions import MOST_MANIFEST_BYTES
 from tests.toys import publish_toy, sealed_json, toy_description, toy_rows, toy_weights
 
 TOY: Final = toy_description()
@@ -483,7 +489,7 @@ def test_a_link_anywhere_below_the_store_is_refused_by_name(store: Store, place:
         store.load("toy", 1)
 
 
-def test_a_link_where_versions_are_due_is_not_published_through(published: Path, store: Store) -> None:
+def test_a_link_where_versions_are_expected_is_not_published_through(published: Path, store: Store) -> None:
     elsewhere = published.parent.rename(f"{store.url}-aside")
     published.parent.symlink_to(elsewhere)
     with pytest.raises(StorageFailed, match="links are not followed"):
@@ -507,8 +513,8 @@ VAST: Final = 2**40
     ("file", "sentence"),
     [
         ("manifest.json", "more than 67108864 bytes"),
-        ("history.csv", "more than 17 bytes, 17 are due"),
-        ("weights.safetensors", "more than 192 bytes, 192 are due"),
+        ("history.csv", "more than 17 bytes, expected 17"),
+        ("weights.safetensors", "more than 192 bytes, expected 192"),
     ],
 )
 def test_a_file_longer_than_memory_is_refused_without_being_read(
@@ -549,7 +555,7 @@ def test_a_file_shorter_than_the_manifest_says_is_refused(
     published: Path, store: Store, shorter: int
 ) -> None:
     overwrite(published / "history.csv", b"x" * shorter)
-    with pytest.raises(FileDiffers, match=f"{shorter} bytes, 17 are due"):
+    with pytest.raises(FileDiffers, match=f"{shorter} bytes, expected 17"):
         store.load("toy", 1)
 
 
@@ -611,6 +617,147 @@ def test_once_a_broken_promotion_is_removed_the_one_before_it_holds(four: Path, 
     (four / "4.json").unlink()
     assert store.load_promoted("toy").manifest.version == 3
     assert [line.version for line in store.history("toy")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_promotion_put_there_beyond_the_next_is_refused_until_it_is_removed(
+    four: Path, store: Store, version: int
+) -> None:
+    stray = four / "9999999999.json"
+    line = fields_of(four / "3.json") | {"generation": 9_999_999_999, "version": 3}
+    stray.write_bytes(sealed_json(line))
+    before = everything_in(store)
+    what = r"it does not follow on the one before it \(there is no 5\.json\)\. Once it is removed"
+    for refused in (lambda: store.promote("toy", version), lambda: store.history("toy")):
+        with pytest.raises(PromotionInvalid, match=f"^{stray} is refused: {what}"):
+            refused()
+    assert everything_in(store) == before
+    stray.unlink()
+    assert store.promote("toy", version).generation == 5
+    assert [promotion.version for promotion in store.history("toy")] == [1, 2, 3, 1, version]
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_after_a_gap_nothing_is_promoted_and_what_is_promoted_is_served(
+    four: Path, store: Store, gone: int
+) -> None:
+    (four / f"{gone}.json").unlink()
+    refusals: list[Callable[[], object]] = [lambda: store.promote("toy", 2), lambda: store.rollback("toy")]
+    for refused in refusals:
+        with pytest.raises(PromotionInvalid, match=rf"{gone + 1}\.json is refused: it does not follow"):
+            refused()
+    assert store.load_promoted("toy").manifest.version == 1
+
+
+@pytest.mark.parametrize("taken", ["versions/9999999999", "pruned/9999999999.0123456789abcdef.json"])
+def test_a_version_whose_number_nobody_would_read_is_not_published(store: Store, taken: str) -> None:
+    publish_toy(store)
+    Path(store.url, "toy", taken).mkdir(parents=True)
+    before = everything_in(store)
+    sentence = f"^{store.url}/toy has no number left for a new version: 9999999999, the highest there can be,"
+    with pytest.raises(NoNumberLeft, match=sentence):
+        publish_toy(store)
+    assert everything_in(store) == before
+    Path(store.url, "toy", taken).rmdir()
+    assert publish_toy(store).version == 2
+
+
+@contextmanager
+def without_the_rights_of_root() -> Iterator[None]:
+    """This process as nobody, if it is root's, who may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def shown() -> Iterator[Store]:
+    """An empty store in a place that everybody can reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield open_store(f"{folder}/store")
+
+
+def private_folder(path: Path) -> None:
+    path.mkdir(mode=0o000)
+
+
+def private_versions(path: Path) -> None:
+    path.mkdir()
+    (path / "versions").mkdir(mode=0o000)
+
+
+NOT_PERMITTED = pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (private_folder, "Permission denied"),
+        (private_versions, "Permission denied"),
+        (link_to_itself, "a symbolic link, and links are not followed"),
+        (link_to_a_sibling, "a symbolic link, and links are not followed"),
+    ],
+    ids=["private folder", "private versions", "link to itself", "broken link"],
+)
+
+
+@NOT_PERMITTED
+@pytest.mark.parametrize("name", ["another", "zoo"])
+def test_what_may_not_be_read_beside_a_model_does_not_keep_it_from_being_found(
+    shown: Store, name: str, make: Callable[[Path], None], why: str
+) -> None:
+    publish_toy(shown)
+    shown.promote("toy", 1)
+    make(Path(shown.url, name))
+    with without_the_rights_of_root():
+        assert shown.models() == ["toy"]
+        assert shown.load_promoted(shown.only_model()).manifest.version == 1
+        with pytest.raises(ModelNotFound, match="it has toy"):
+            shown.load_promoted("gone")
+        with pytest.raises(NotPermitted, match=f"^{shown.url}/{name}.*: {why}$"):
+            shown.load_promoted(name)
+
+
+@NOT_PERMITTED
+def test_a_store_of_which_nothing_may_be_read_is_not_called_empty(
+    shown: Store, make: Callable[[Path], None], why: str
+) -> None:
+    Path(shown.url).mkdir()
+    make(Path(shown.url, "toy"))
+    with without_the_rights_of_root():
+        for refused in (shown.models, shown.only_model, lambda: shown.load_promoted("toy")):
+            with pytest.raises(NotPermitted, match=f"^{shown.url}/toy.*: {why}$"):
+                refused()
+        with pytest.raises(ModelNotFound, match="no model named gone"):
+            shown.load_promoted("gone")
+
+
+def test_a_model_is_not_passed_over_for_a_version_that_may_not_be_read(store: Store) -> None:
+    publish_toy(store)
+    publish_toy(store, name="other")
+    publish_toy(store)
+    version_folder(store, 2).rename(f"{store.url}-aside")
+    version_folder(store, 2).symlink_to(f"{store.url}-aside")
+    with pytest.raises(NotPermitted, match=f"^{version_folder(store, 2)}: a symbolic link"):
+        store.only_model()
+
+
+class Failing(LocalDisk):
+    """A disk on which one folder cannot be listed at the moment."""
+
+    def list(self, folder: str) -> list[str]:
+        if folder == "other/versions":
+            raise StorageFailed(folder, "Connection timed out")
+        return super().list(folder)
+
+
+def test_a_model_is_not_passed_over_for_trouble_that_may_be_gone_the_next_moment(store: Store) -> None:
+    publish_toy(store)
+    publish_toy(store, name="other")
+    with pytest.raises(StorageFailed, match="Connection timed out"):
+        Store(Failing(Path(store.url))).only_model()
 
 
 def test_a_model_without_a_finished_version_is_none(store: Store) -> None:

@@ -192,15 +192,22 @@ def test_a_broken_version_is_refused_and_the_promoted_one_stays(promoted: Store)
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1])
     for arguments in (["promote", "toy", "1"], ["rollback", "toy"], ["show", "toy", "1"]):
-        assert f"{weights} is refused: 191 bytes, 192 are due" in refusal(command(promoted, *arguments))
+        assert f"{weights} is refused: 191 bytes, expected 192" in refusal(command(promoted, *arguments))
     assert promoted.promoted("toy").generation == 2
 
 
-def test_a_file_where_the_store_is_due_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_where_the_store_is_expected_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"")
     store = open_store(str(tmp_path / "store"))
     for arguments in (["list"], ["show", "toy"], ["promote", "toy", "1"]):
         assert "Not a directory" in refusal(command(store, *arguments))
+
+
+def test_a_broken_link_beside_the_only_model_stops_neither_a_start_nor_a_list(promoted: Store) -> None:
+    Path(promoted.url, "old").symlink_to(Path(promoted.url, "gone"))
+    assert run("app", "--check", "--store", promoted.url).returncode == 0
+    _, *lines = output(command(promoted, "list")).splitlines()
+    assert [line.split()[:2] for line in lines] == [["toy", "1"], ["toy", "2"]]
 
 
 COMMANDS = ("list", "show", "verify", "history", "promote", "rollback", "prune")

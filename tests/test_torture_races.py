@@ -14,7 +14,6 @@ import obstore
 import pytest
 from obstore.store import from_url
 
-from model_store.errors import StoreError
 from model_store.store import Store, open_store
 from tests.clouds import BUCKET, azure, s3
 from tests.toys import publish_toy, toy_weights
@@ -34,17 +33,8 @@ def wait_for_all(barrier: Barrier, variables: Mapping[str, str]) -> None:
 
 
 def work(url: str, seeds: list[int]) -> dict[int, int]:
-    """What one of many processes does; a refusal is told as text, since a StoreError cannot be pickled."""
-    try:
-        return publish_and_promote(open_store(url), seeds)
-    except StoreError as error:
-        message = f"{type(error).__name__}: {error}"
-        raise RuntimeError(message) from None
-
-
-def publish_and_promote(store: Store, seeds: list[int]) -> dict[int, int]:
-    """Publish and promote a version with each seed; gives the seed of each number."""
-    numbers = {}
+    """What one of many processes does: publish and promote with each seed; gives the seed of each number."""
+    store, numbers = open_store(url), {}
     for seed in seeds:
         number = publish_toy(store, seed=seed).version
         assert number not in numbers
