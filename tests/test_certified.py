@@ -11,8 +11,8 @@ from sklearn.linear_model import LinearRegression
 from model_store.encoding import Matrix
 from model_store.manifest import NumericFeature
 from training.data import read_table
-from training.model import train
 from training.recipe import make_recipe
+from training.train import train
 
 # NIST Statistical Reference Datasets, Longley: y, then x1 to x6; B0 is the constant's.
 LONGLEY = """\

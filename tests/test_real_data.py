@@ -19,8 +19,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from model_store.manifest import Linear
 from tests.conftest import run, serving
 from training.data import Table, read_table, split
-from training.model import hold_out, stop_early
+from training.evaluate import hold_out
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
+from training.train import stop_early
 
 
 @dataclass(frozen=True)

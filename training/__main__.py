@@ -14,14 +14,15 @@ import typer
 from model_store.errors import InvalidName, StoreError
 from model_store.manifest import Mlp, check_name
 from model_store.store import open_store
-from training.compare import compare_optimizers
+from training.comparison import compare_optimizers
 from training.console import Narrator, facts
 from training.data import DataError, read_table
-from training.model import hold_out, stop_early, train
+from training.evaluate import hold_out
 from training.publish import publish
 from training.recipe import Optimizer, Recipe, RecipeInvalid, make_recipe, read_recipe
 from training.sample import write_used_cars
 from training.stability import Unstable
+from training.train import stop_early, train
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -161,7 +162,7 @@ def compare_command(
     with narrator.waiting("training with every optimizer"):
         comparison = compare_optimizers(recipe, table)
     narrator.comparison(comparison)
-    output.write_bytes(comparison.page())
+    output.write_bytes(comparison.html())
     narrator.say(f"the pictures are in {output}")
     if as_json:
         typer.echo(json.dumps(comparison.facts(), allow_nan=False))

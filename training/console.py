@@ -9,11 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
 from model_store.manifest import Linear, Manifest, Metrics, NumericFeature
-from training.compare import Comparison
+from training.comparison import Comparison
 from training.data import Table
-from training.fit import OnEpoch, nothing
-from training.model import Model
+from training.descent import OnEpoch, nothing
 from training.recipe import Recipe
+from training.train import Model
 
 MOST_WEIGHTS = 40
 

@@ -201,7 +201,7 @@ def read_header(path: Path) -> list[str]:
         message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None
     if not header:
-        message = f"{path} is empty: a first line with the columns' names is due, then a line a row"
+        message = f"{path} is empty: a first line with the columns' names is expected, then a line a row"
         raise DataError(message)
     return header
 

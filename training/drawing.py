@@ -52,8 +52,8 @@ class Picture:
     shapes: str
 
 
-def page(template: str, **fields: object) -> bytes:
-    """A template of `pages` filled in; what is not markup of ours is escaped."""
+def render(template: str, **fields: object) -> bytes:
+    """A template of `pages` filled in, as UTF-8; what is not markup of ours is escaped."""
     environment = Environment(
         loader=PackageLoader("training", "pages"),
         autoescape=True,

@@ -64,7 +64,7 @@ class Moments:
         )
 
 
-def describe(table: Table) -> tuple[tuple[Feature, ...], Target]:
+def describe_columns(table: Table) -> tuple[tuple[Feature, ...], Target]:
     """Each input's and the target's spread over the table's rows, with an example from a typical row.
 
     Raises DataError for a column that does not vary.
@@ -164,7 +164,7 @@ def spread(table: Table, moments: Moments, sample: Matrix) -> Spread:
 
 
 def moments_of_columns(blocks: Blocks) -> list[Moments]:
-    """The moments of every column's present values."""
+    """The moments of each column's present values, in the order of the columns."""
     merged: list[Moments] = []
     for block in blocks:
         here = [Moments.of(values[~np.isnan(values)]) for values in block.T]
@@ -173,13 +173,16 @@ def moments_of_columns(blocks: Blocks) -> list[Moments]:
 
 
 def sampled(blocks: Blocks) -> Matrix:
-    """All rows of a table of one block, every second one of two blocks, and so on."""
+    """All rows of a table of one block, every second one of two blocks, and so on: (rows, width)."""
     stride = math.ceil(blocks.rows * blocks.width / BLOCK_VALUES)
     return np.concatenate([block[::stride].copy() for block in blocks])
 
 
 def typical_row(sample: Matrix, columns: Sequence[InputColumn]) -> int:
-    """The row nearest to each number's median, in its std, and to each most frequent category."""
+    """The row nearest to each number's median, in its std, and to each most frequent category.
+
+    `sample` (rows, width) has no missing values, and its columns are in the order of `columns`.
+    """
     distance = np.zeros(len(sample))
     for values, column in zip(sample.T, columns, strict=False):
         if column.kind == "numeric":
