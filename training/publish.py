@@ -42,11 +42,11 @@ def publish(
     table: Table,
     model: Model,
     held_out: HeldOut | None,
-    command: str,
+    command: str | None,
 ) -> Manifest:
     """Write the model, which was fitted on all rows of `table`, as the next version of `name`.
 
-    `command` is what the report gives for making it again. Raises StoreError.
+    `command` is what the report gives for making it again, if there is one. Raises StoreError.
     """
     sample = sampled(table.blocks)
     columns = table.columns(sample)

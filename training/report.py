@@ -55,7 +55,7 @@ class Evidence:
     `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
     `inputs` are raw training rows, a column a feature, `target` and `fitted` what belongs to them; `command`
-    makes the version again.
+    makes the version again, if there is one.
     """
 
     history: tuple[float, ...]
@@ -65,7 +65,7 @@ class Evidence:
     inputs: dict[str, Column]
     target: Matrix
     fitted: Matrix
-    command: str
+    command: str | None
 
 
 def report_html(description: Description, version: int, evidence: Evidence) -> bytes:

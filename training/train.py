@@ -48,9 +48,10 @@ class Model:
 def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model:
     """Take the table's statistics, encode its rows with them and fit a network.
 
-    Raises DataError for a column that does not vary and Unstable for a training that diverges.
+    The same arguments give the same weights, bit for bit, as long as torch uses as many threads; in the
+    pipeline it uses one. Raises DataError for a column that does not vary and Unstable for a training that
+    diverges.
     """
-    torch.set_num_threads(1)
     features, target = describe_columns(table)
     data = encode_table(recipe, features, table)
     line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
