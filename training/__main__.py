@@ -179,7 +179,10 @@ def units(hidden: str | None) -> list[int] | None:
 
 
 def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path, Recipe, str | None]:
-    """The table, the recipe and the model's name: all from a recipe file, or from the options."""
+    """The table, the recipe and the model's name: all from a recipe file, or from the options.
+
+    Raises RecipeInvalid when the two do not go together or do not say enough.
+    """
     if source.suffix == ".toml":
         if asked:
             message = f"{source} decides the model: leave out the options for {', '.join(asked)}"

@@ -217,7 +217,7 @@ def cost_per_second(entries: Sequence[Entry], optimum: float | None) -> Picture 
 
 
 def heights(run: Run, optimum: float | None) -> Matrix:
-    """The cost, or how far above the optimum it is; what rounding decides becomes nothing."""
+    """The cost after each epoch, or how far above the optimum it is; NaN where rounding decides."""
     costs = np.array(run.history)
     if optimum is None:
         return costs
@@ -305,7 +305,7 @@ def plane(runs: Sequence[Run], surface: Surface) -> tuple[Interval, Interval]:
 
 
 def no_higher(path: Matrix, surface: Surface) -> Matrix:
-    """The points of a path at which the cost is no higher than at its start."""
+    """The points of a path (n, 2) at which the cost is no higher than at its start: (at most n, 2)."""
     path = path[(np.abs(path) < HUGE ** (1 / 3)).all(axis=1)]
     apart = path - (surface.weight, surface.bias)
     heights = np.einsum("ij,jk,ik->i", apart, surface.gram, apart)
@@ -314,7 +314,7 @@ def no_higher(path: Matrix, surface: Surface) -> Matrix:
 
 
 def steps(run: Run, limits: tuple[Interval, Interval]) -> Matrix:
-    """The path, of a long one its beginning and an even choice of the rest; far outside it stops."""
+    """The path (n, 2), of a long one its beginning and an even choice of the rest; far outside it stops."""
     path: Matrix = np.array(run.path, dtype=np.float64).reshape(-1, 2)
     spans = np.array([high - low for low, high in limits])
     middle = np.array([(low + high) / 2 for low, high in limits])

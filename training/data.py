@@ -191,7 +191,7 @@ def read_table(path: Path, recipe: Recipe) -> Table:
 
 
 def read_header(path: Path) -> list[str]:
-    """The columns' names."""
+    """The columns' names; raises DataError for a file without any or that cannot be read."""
     try:
         if is_parquet(path):
             return list(parquet_dataset(path).schema.names)
@@ -207,7 +207,7 @@ def read_header(path: Path) -> list[str]:
 
 
 def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a column that is not in the header exactly once, or could not be named in a request."""
+    """Raise DataError for a column that is not in the header exactly once or cannot be named in a request."""
     for name in names:
         if not re.fullmatch(COLUMN_NAME, name):
             message = f"the column {name!r} cannot be used: rename it without quotes, backslashes and tabs"

@@ -102,7 +102,7 @@ def describe_numeric(
 
 
 def describe_categories(table: Table, column: InputColumn, example: int) -> CategoricalFeature:
-    """A categorical input, its categories in alphabetical order."""
+    """A categorical input, its categories in alphabetical order; raises DataError for a single one."""
     counts = table.categories[column.name]
     present = sorted((value, rows) for value, rows in counts.items() if rows)
     if len(present) < 2:
@@ -117,7 +117,7 @@ def describe_categories(table: Table, column: InputColumn, example: int) -> Cate
 
 
 def describe_target(table: Table, moments: Moments, sample: Matrix) -> Target:
-    """The target, in its own unit; raises DataError for a constant one."""
+    """The target, in its own unit."""
     column = table.recipe.target
     return Target(
         name=column.name,
@@ -134,7 +134,7 @@ def unit_met(table: Table, name: str) -> str | None:
 
 
 def check_varies(table: Table, name: str, moments: Moments) -> None:
-    """Refuse a column of numbers that does not vary."""
+    """Raise DataError for a column of numbers that does not vary, or whose deviation float64 cannot hold."""
     if moments.minimum >= moments.maximum:
         same = (
             f"all {moments.count} rows have {moments.minimum:g}" if moments.count else "all cells are empty"
