@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from model_store.manifest import Linear
 from training.blocks import Blocks
 from training.data import read_table
-from training.fit import fit
-from training.model import encode_table
+from training.descent import descend
+from training.encoding import encode_table
 from training.network import FeedForward
 from training.recipe import Schedule, make_recipe
 from training.sample import write_used_cars
-from training.statistics import describe
+from training.statistics import describe_columns
 
 PAIRS = 9
 LONG_ROWS = 10_000_000
@@ -41,26 +41,24 @@ def main() -> None:
         write_used_cars(cars)
         recipe = make_recipe({"target": {"name": "Price"}, "features": [{"name": "Kilometers_Driven"}]})
         table = read_table(cars, recipe)
-        data = encode_table(recipe, describe(table)[0], table)
+        data = encode_table(recipe, describe_columns(table)[0], table)
         print(f"{'':58} {'ours':>9} {'other':>9} {'ratio':>7}   median of {PAIRS} pairs")
-        compare(
+        race(
             "1,000 epochs of all 6,019 rows: ours, plain torch",
             loop(data, "gd", 1000),
             plain_loop(data, 1000),
         )
-        compare(
-            "20 epochs in batches of 64: ours, DataLoader", loop(data, "sgd", 20), dataloader_loop(data, 20)
-        )
-        compare("20 epochs in batches of 64: ours, by hand", loop(data, "sgd", 20), manual_loop(data, 20))
+        race("20 epochs in batches of 64: ours, DataLoader", loop(data, "sgd", 20), dataloader_loop(data, 20))
+        race("20 epochs in batches of 64: ours, by hand", loop(data, "sgd", 20), manual_loop(data, 20))
         fitting = process("-m", "training", "fit", str(cars), *FIT, "--store", f"{folder}/models")
-        compare("the whole process: fit, `import torch` and the loop", fitting, process("-c", TORCH_SCRIPT))
-        compare(
+        race("the whole process: fit, `import torch` and the loop", fitting, process("-c", TORCH_SCRIPT))
+        race(
             "the whole process: fit, a scikit-learn script", fitting, process("-c", SKLEARN_SCRIPT, str(cars))
         )
         long_table(Path(folder))
 
 
-def compare(label: str, ours: Callable[[], None], other: Callable[[], None]) -> None:
+def race(label: str, ours: Callable[[], None], other: Callable[[], None]) -> None:
     """Time the two in turn and print the medians and the median ratio."""
     ours()
     other()
@@ -80,7 +78,7 @@ def timed(work: Callable[[], None]) -> float:
 def loop(data: Blocks, optimizer: str, epochs: int) -> Callable[[], None]:
     """Our loop."""
     schedule = Schedule.model_validate({"optimizer": optimizer, "epochs": epochs, "learning_rate": 0.01})
-    return lambda: keep(fit(FeedForward(Linear(), data.width - 1, 0), schedule, data))
+    return lambda: keep(descend(FeedForward(Linear(), data.width - 1, 0), schedule, data))
 
 
 def keep(_result: object) -> None:

@@ -10,8 +10,8 @@ from sklearn.linear_model import LinearRegression
 
 from model_store.columns import Matrix, NumericFeature
 from training.data import read_table
-from training.model import train
 from training.recipe import make_recipe
+from training.train import train
 
 # NIST Statistical Reference Datasets, Longley: y, then x1 to x6; B0 is the constant's.
 LONGLEY = """\

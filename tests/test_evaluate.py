@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from training.evaluate import compare, conformal_interval, score
+from training.evaluate import conformal_interval, score, score_beside_baselines
 
 
 def test_scores_are_scikit_learns() -> None:
@@ -19,7 +19,7 @@ def test_scores_are_scikit_learns() -> None:
 def test_the_model_stands_beside_the_line_and_the_mean_of_the_rows_it_saw() -> None:
     rng = np.random.default_rng(1)
     actual = rng.normal(size=20)
-    metrics = compare(actual, actual + 1, actual + 2, mean=3.0)
+    metrics = score_beside_baselines(actual, actual + 1, actual + 2, mean=3.0)
     assert metrics.rows == 20
     assert metrics.model.mae == pytest.approx(1)
     assert metrics.least_squares.mae == pytest.approx(2)

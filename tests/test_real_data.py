@@ -17,10 +17,12 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from model_store.manifest import Linear
-from tests.conftest import run, serving
+from tests.conftest import serving
+from training.__main__ import main
 from training.data import Table, read_table, split
-from training.model import hold_out, stop_early
+from training.evaluate import hold_out
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
+from training.train import stop_early
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(used_cars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     store = tmp_path_factory.mktemp("real") / "models"
-    result = run(
-        *("training", "fit", used_cars / "train-data.csv", "--target", "Price"),
+    arguments = [
+        *("fit", str(used_cars / "train-data.csv"), "--target", "Price"),
         *("--feature", "Kilometers_Driven", "--optimizer", "gd", "--learning-rate", "0.1"),
-        *("--epochs", "200", "--seed", "0", "--name", "used-car-price", "--store", store, "--promote"),
-    )
-    assert result.returncode == 0, result.stderr
+        *("--epochs", "200", "--seed", "0", "--name", "used-car-price", "--store", str(store), "--promote"),
+    ]
+    assert main(arguments) == 0
     folder = store / "used-car-price" / "versions" / "1"
     weights = load_file(folder / "weights.safetensors")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -116,14 +118,19 @@ def test_the_new_cars_get_what_numpy_gives(trained: Trained, used_cars: Path) ->
     ],
 )
 def test_training_that_diverges_says_why_and_publishes_nothing(
-    used_cars: Path, tmp_path: Path, options: tuple[str, ...], numbers: list[str]
+    used_cars: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    numbers: list[str],
 ) -> None:
-    result = run(
-        *("training", "fit", used_cars / "train-data.csv", "--target", "Price"),
-        *("--feature", "Kilometers_Driven", "--name", "cars", "--store", tmp_path / "models", *options),
-    )
-    assert result.returncode == 4
-    assert all(number in result.stderr for number in numbers), result.stderr
+    arguments = [
+        *("fit", str(used_cars / "train-data.csv"), "--target", "Price"),
+        *("--feature", "Kilometers_Driven", "--name", "cars", "--store", str(tmp_path / "models"), *options),
+    ]
+    assert main(arguments) == 4
+    errors = capsys.readouterr().err
+    assert all(number in errors for number in numbers), errors
     assert not (tmp_path / "models").exists()
 
 

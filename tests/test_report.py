@@ -21,7 +21,7 @@ from model_store.manifest import (
 )
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
 from training.drawing import fixed, percent, shown
-from training.report import Evidence, compared, report_html
+from training.report import Evidence, against, report_html
 
 ROWS = 500
 HOSTILE = '</code><script src="http://a.test">\'&{{ 7 * 7 }}$x^$'
@@ -335,7 +335,7 @@ def test_r2_has_four_decimals(r2: float, text: str) -> None:
     ],
 )
 def test_errors_are_compared_in_words(error: float, other: float, text: str) -> None:
-    assert compared(error, other) == text
+    assert against(error, other) == text
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from model_store.manifest import Linear
 from training import blocks
 from training.blocks import Blocks
 from training.data import read_table
-from training.fit import Diverged, fit
-from training.model import train
+from training.descent import Diverged, descend
 from training.network import FeedForward
 from training.recipe import Optimizer, Recipe, Schedule, make_recipe
 from training.stability import Unstable, full_batch_bound, largest_stable, worst_batch_bound
+from training.train import train
 
 CARS = 6019
 
@@ -53,12 +53,12 @@ def test_gradient_descent_converges_just_below_the_bound_and_diverges_just_above
     below, above = (
         Schedule(learning_rate=rate * share, epochs=epochs) for share, epochs in ((0.99, 9000), (1.01, 2000))
     )
-    fitted = fit(FeedForward(Linear(), 3, 0), below, data).network.tensors()
+    fitted = descend(FeedForward(Linear(), 3, 0), below, data).network.tensors()
     expected = np.linalg.lstsq(np.column_stack([table[:, :-1], np.ones(len(table))]), table[:, -1])[0]
     assert fitted["layers.0.weight"][0] == pytest.approx(expected[:-1], abs=1e-8)
     assert fitted["layers.0.bias"][0] == pytest.approx(expected[-1], abs=1e-8)
     with pytest.raises(Diverged):
-        fit(FeedForward(Linear(), 3, 0), above, data)
+        descend(FeedForward(Linear(), 3, 0), above, data)
 
 
 @pytest.mark.parametrize(("optimizer", "share"), [("sgd", 1.0), ("momentum", 1.0)])
@@ -170,5 +170,5 @@ def test_momentum_stays_bounded_just_below_its_own_bound() -> None:
     schedule = Schedule(optimizer="momentum", batch_size=500)
     rate = worst_batch_bound(schedule, Blocks([table], 4)).learning_rate
     sound = schedule.model_copy(update={"learning_rate": rate * 0.99, "epochs": 300})
-    history = fit(FeedForward(Linear(), 3, 0), sound, Blocks([table], 4)).history
+    history = descend(FeedForward(Linear(), 3, 0), sound, Blocks([table], 4)).history
     assert all(later < 1.5 * earlier for earlier, later in pairwise(history[200:]))

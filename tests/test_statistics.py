@@ -12,7 +12,7 @@ from training import blocks, statistics
 from training.blocks import Blocks
 from training.data import DataError, read_table
 from training.recipe import make_recipe
-from training.statistics import Moments, describe, moments_of_columns, sampled
+from training.statistics import Moments, describe_columns, moments_of_columns, sampled
 
 RECIPE: dict[str, Any] = {"target": {"name": "y"}, "features": [{"name": "x"}, {"name": "z"}]}
 
@@ -22,7 +22,7 @@ def described(
 ) -> tuple[list[NumericFeature | CategoricalFeature], Any]:
     table.to_csv(folder / "table.csv", index=False)
     recipe = make_recipe(RECIPE | fields)
-    features, target = describe(read_table(folder / "table.csv", recipe))
+    features, target = describe_columns(read_table(folder / "table.csv", recipe))
     return list(features), target
 
 
@@ -160,4 +160,4 @@ def test_a_column_that_does_not_vary_is_refused_by_name(
     (tmp_path / "table.csv").write_text(text)
     table = read_table(tmp_path / "table.csv", make_recipe(RECIPE | fields))
     with pytest.raises(DataError, match=sentence):
-        describe(table)
+        describe_columns(table)

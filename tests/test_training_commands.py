@@ -1,4 +1,9 @@
+import html
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +24,11 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Run `python -m training ARGUMENTS…` in this process, which has torch already."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["training", *map(str, arguments)])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = main([str(argument) for argument in arguments])
         output, errors = capsys.readouterr()
         return code, output, errors
 
@@ -168,15 +169,16 @@ WILD = (*ASKED, "--holdout", "0", "--learning-rate", "9", "--epochs", "9999")
     [
         (FINE, (*ASKED, "--learning-rate", "0"), 2, "schedule.learning_rate"),
         (FINE, (*ASKED, "--name", "../x"), 2, "cannot name a model"),
+        (FINE, (*ASKED, "--epochs", "-1"), 2, "schedule.epochs"),
         (FINE, ("--target", "Price"), 2, "say --feature or --category"),
         (FINE, ("--feature", "Price"), 2, "say --target"),
         (FINE, (*ASKED, "--network", "mlp"), 2, "--hidden 32,16"),
         (FINE, (*ASKED, "--hidden", "4,x"), 2, "as in 32,16"),
-        (FINE, (*ASKED, "--optimizer", "newton"), 2, "newton"),
         ("Price,Km\n1,2\n", ASKED, 3, "no column 'Kilometers_Driven'"),
         (HEADER + "1,5\n2,5\n", (*ASKED, "--holdout", "0"), 3, "is constant"),
         (HEADER + "1,red\n2,5\n", ASKED, 3, "row 1 has 'red'"),
         (FINE, ASKED, 3, "--holdout 0"),
+        (FINE + "4,7\n", (*ASKED, "--holdout", "0.9"), 3, "--holdout 0"),
         (FINE, WILD, 4, "largest stable one is 1,"),
     ],
 )
@@ -187,24 +189,74 @@ def test_what_cannot_be_trained_ends_with_a_sentence_and_a_code(
     table.write_text(text)
     ended, output, errors = fit(table, tmp_path / "models", *more)
     assert ended == code
+    assert re.fullmatch(r"error: [^\n]+\n", errors)
     assert sentence in errors
     assert "version" not in output
     assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize(
-    ("more", "code"),
-    [((*ASKED, "--epochs", "-1"), 2), ((*ASKED, "--holdout", "0.9"), 3), (WILD, 4)],
+    ("arguments", "sentence"),
+    [
+        (("fit", "t.csv", "--optimizer", "newton"), "newton"),
+        (("fit",), "Missing argument"),
+        (("unfit",), "unfit"),
+    ],
 )
-def test_a_process_that_fails_has_the_code_and_no_traceback(
-    tmp_path: Path, more: tuple[str, ...], code: int
+def test_what_is_not_a_command_or_an_option_ends_with_the_usage(
+    command: Command, arguments: tuple[str, ...], sentence: str
 ) -> None:
+    code, output, errors = command(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.startswith("Usage: python -m training")
+    assert sentence in errors
+
+
+def test_a_process_that_fails_has_the_code_and_no_traceback(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    table.write_text(HEADER + "1,4\n2,5\n3,7\n4,7\n")
-    result = run("training", "fit", table, "--name", "cars", "--store", tmp_path / "models", *more)
-    assert result.returncode == code
+    table.write_text(FINE)
+    result = run("training", "fit", table, "--name", "cars", "--store", tmp_path / "models", *WILD)
+    assert result.returncode == 4
     assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_process_whose_reader_leaves_ends_without_a_traceback(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(FINE)
+    arguments = ("fit", table, "--name", "cars", "--store", tmp_path / "models", *ASKED, "--holdout", "0")
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_process_asked_for_help_names_its_commands() -> None:
+    result = run("training", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage: python -m training" in result.stdout
+    assert all(name in result.stdout for name in ("fit", "compare", "sample"))
+
+
+def test_the_report_says_the_command_that_makes_the_version_again(
+    fit: Command, cars: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "the models"
+    assert fit(cars, store, *ASKED, "--epochs", "1")[0] == 0
+    page = (store / "cars/versions/1/report.html").read_text()
+    (said,) = re.findall(r"<pre><code>(.*)</code></pre>", page)
+    assert shlex.split(html.unescape(said)) == [
+        *("python", "-m", "training", "fit", str(cars), "--name", "cars", "--store", str(store)),
+        *(*ASKED, "--epochs", "1"),
+    ]
 
 
 def test_raw_kilometres_diverge_as_in_the_lesson(fit: Command, cars: Path, tmp_path: Path) -> None:

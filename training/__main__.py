@@ -6,22 +6,22 @@ Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training div
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from model_store.errors import InvalidName, StoreError
-from model_store.manifest import Mlp, check_name
 from model_store.store import open_store
-from training.compare import compare_optimizers
+from training import pipeline
 from training.console import Narrator, facts
-from training.data import DataError, read_table
-from training.model import hold_out, stop_early, train
-from training.publish import publish
+from training.data import DataError
 from training.recipe import Optimizer, Recipe, RecipeInvalid, make_recipe, read_recipe
 from training.sample import write_used_cars
 from training.stability import Unstable
+
+PROGRAM = "python -m training"
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -58,6 +58,7 @@ Missing = Annotated[
 
 @cli.command("fit")
 def fit_command(
+    context: typer.Context,
     source: Source,
     data: Data = None,
     target: Target = None,
@@ -103,31 +104,13 @@ def fit_command(
     if name is None:
         message = "say --name: what the model is called in the store"
         raise RecipeInvalid(message)
-    check_name(name)
-    narrator = Narrator(quiet=as_json)
-    with narrator.waiting(f"reading {path}"):
-        table = read_table(path, recipe)
-    narrator.table(table)
-    if isinstance(recipe.network, Mlp) and recipe.holdout:
-        with narrator.waiting("looking for the number of epochs that does best on rows left out"):
-            recipe = stop_early(recipe, table)
-        narrator.say(f"{recipe.schedule.epochs} epochs do best on rows left out")
-    with narrator.epochs(recipe) as on_epoch:
-        model = train(recipe, table, on_epoch=on_epoch)
-    narrator.model(model, recipe)
-    with narrator.waiting("scoring on held-out rows"):
-        held_out = hold_out(recipe, table) if recipe.holdout else None
-    if held_out:
-        narrator.metrics(held_out.metrics)
-    versions = open_store(store)
-    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
-    manifest = publish(versions, name, recipe, table, model, held_out, command)
-    narrator.say(f"{name} version {manifest.version} is in the store {store}")
+    narrator, versions = Narrator(quiet=as_json), open_store(store)
+    published = pipeline.fit(path, recipe, name, versions, command=context.obj, narrator=narrator)
     if promote:
-        versions.promote(name, manifest.version)
+        versions.promote(name, published.manifest.version)
         narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
     if as_json:
-        typer.echo(json.dumps(facts(manifest, model, promoted=promote), allow_nan=False))
+        typer.echo(json.dumps(facts(published.manifest, published.model, promoted=promote), allow_nan=False))
 
 
 @cli.command("compare")
@@ -155,13 +138,8 @@ def compare_command(
     )
     path, recipe, _ = decide(source, data, asked)
     narrator = Narrator(quiet=as_json)
-    with narrator.waiting(f"reading {path}"):
-        table = read_table(path, recipe)
-    narrator.table(table)
-    with narrator.waiting("training with every optimizer"):
-        comparison = compare_optimizers(recipe, table)
-    narrator.comparison(comparison)
-    output.write_bytes(comparison.page())
+    comparison = pipeline.compare(path, recipe, narrator=narrator)
+    output.write_bytes(comparison.html())
     narrator.say(f"the pictures are in {output}")
     if as_json:
         typer.echo(json.dumps(comparison.facts(), allow_nan=False))
@@ -201,7 +179,10 @@ def units(hidden: str | None) -> list[int] | None:
 
 
 def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path, Recipe, str | None]:
-    """The table, the recipe and the model's name: all from a recipe file, or from the options."""
+    """The table, the recipe and the model's name: all from a recipe file, or from the options.
+
+    Raises RecipeInvalid when the two do not go together or do not say enough.
+    """
     if source.suffix == ".toml":
         if asked:
             message = f"{source} decides the model: leave out the options for {', '.join(asked)}"
@@ -221,10 +202,13 @@ def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path
     return source, make_recipe(asked), None
 
 
-def main() -> int:
-    """Run one command and return its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, by default the process's arguments, and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        cli()
+        cli(arguments, prog_name=PROGRAM, obj=f"{PROGRAM} {shlex.join(arguments)}")
+    except SystemExit as end:
+        return int(end.code or 0)
     except (InvalidName, RecipeInvalid) as error:
         return fail(error, 2)
     except (DataError, StoreError) as error:

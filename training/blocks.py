@@ -75,7 +75,7 @@ class Blocks:
 
 
 def regroup(pieces: Iterable[Matrix], width: int, rows: int) -> Iterator[Matrix]:
-    """The same rows in pieces of exactly `rows`, the last one shorter."""
+    """The same rows, from pieces (any number, width), in pieces of exactly `rows`, the last one shorter."""
     pending = np.empty((0, width))
     for piece in pieces:
         pending = np.concatenate([pending, piece])

@@ -10,11 +10,11 @@ from rich.table import Table as Grid
 
 from model_store.columns import NumericFeature
 from model_store.manifest import Linear, Manifest, Metrics
-from training.compare import Comparison
+from training.comparison import Comparison
 from training.data import Table
-from training.fit import OnEpoch, nothing
-from training.model import Model
+from training.descent import OnEpoch, nothing
 from training.recipe import Recipe
+from training.train import Model
 
 MOST_WEIGHTS = 40
 

@@ -191,7 +191,7 @@ def read_table(path: Path, recipe: Recipe) -> Table:
 
 
 def read_header(path: Path) -> list[str]:
-    """The columns' names."""
+    """The columns' names; raises DataError for a file without any or that cannot be read."""
     try:
         if is_parquet(path):
             return list(parquet_dataset(path).schema.names)
@@ -201,13 +201,13 @@ def read_header(path: Path) -> list[str]:
         message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None
     if not header:
-        message = f"{path} is empty: a first line with the columns' names is due, then a line a row"
+        message = f"{path} is empty: a first line with the columns' names is expected, then a line a row"
         raise DataError(message)
     return header
 
 
 def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a column that is not in the header exactly once, or could not be named in a request."""
+    """Raise DataError for a column that is not in the header exactly once or cannot be named in a request."""
     for name in names:
         if not re.fullmatch(COLUMN_NAME, name):
             message = f"the column {name!r} cannot be used: rename it without quotes, backslashes and tabs"

@@ -52,8 +52,8 @@ class Picture:
     shapes: str
 
 
-def page(template: str, **fields: object) -> bytes:
-    """A template of `pages` filled in; what is not markup of ours is escaped."""
+def render(template: str, **fields: object) -> bytes:
+    """A template of `pages` filled in, as UTF-8; what is not markup of ours is escaped."""
     environment = Environment(
         loader=PackageLoader("training", "pages"),
         autoescape=True,
@@ -152,7 +152,7 @@ def shortened(tag: str, key: str) -> str:
 
 
 def scatter(axes: Axes, x: Matrix, y: Matrix, across: Interval, up: Interval) -> None:
-    """At most 2,000 points of the window, in eight layers: where they crowd, the colour deepens."""
+    """At most 2,000 of the points x, y, each (n,), in the window; where they crowd, the colour deepens."""
     inside = np.flatnonzero(within(x, across) & within(y, up))
     if len(inside) > MOST_POINTS:
         inside = np.random.default_rng(0).choice(inside, MOST_POINTS, replace=False)
@@ -171,7 +171,7 @@ def dots(axes: Axes, points: Matrix, colour: str, size: float, alpha: float) -> 
 
 
 def histogram(axes: Axes, values: Matrix, limits: Interval) -> None:
-    """How many values each of at most thirty bins holds; whole numbers get whole bins."""
+    """How many values (n,) each of at most thirty bins holds; whole numbers get whole bins."""
     low, high = limits
     shares = np.linspace(0, 1, MOST_BINS + 1)
     edges = low + (high - low) * shares
@@ -224,7 +224,10 @@ def tick(number: float, _position: object = None) -> str:
 
 
 def thinned_curve(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
-    """The points that a logarithmic curve can show, of many the least and the greatest y of 300 stretches."""
+    """The points that a logarithmic curve can show, of many the least and the greatest y of 300 stretches.
+
+    x and y are each (n,), and (at most 602,) afterwards.
+    """
     possible = np.flatnonzero((y > 1 / HUGE) & (y < HUGE))
     if len(possible) > MOST_CURVE_POINTS:
         stretches = np.array_split(possible, MOST_CURVE_POINTS // 2)
@@ -234,7 +237,7 @@ def thinned_curve(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def curve(x: Matrix, y: Matrix, across: Interval) -> tuple[Matrix, Matrix]:
-    """y over each x of the window in order, of many x 300 that are evenly spread."""
+    """x and y, each (n,), at the distinct x of the window in order, of many 300 that are evenly spread."""
     distinct, first = np.unique(x, return_index=True)
     first = first[within(distinct, across)]
     chosen = np.unique(np.linspace(0, len(first) - 1, MOST_CURVE_POINTS // 2).astype(int))
@@ -242,23 +245,23 @@ def curve(x: Matrix, y: Matrix, across: Interval) -> tuple[Matrix, Matrix]:
 
 
 def finite(values: Matrix) -> Matrix:
-    """The values that can be drawn."""
+    """The values (n,) that can be drawn."""
     return values[np.abs(values) < HUGE]
 
 
 def finite_pairs(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
-    """The pairs that can be drawn."""
+    """The pairs of x and y, each (n,), that can be drawn."""
     possible = (np.abs(x) < HUGE) & (np.abs(y) < HUGE)
     return x[possible], y[possible]
 
 
 def drawable(values: Matrix) -> bool:
-    """Whether the values differ by more than rounding."""
+    """Whether the values (n,) differ by more than rounding."""
     return bool(len(values) and np.ptp(values) > 1e-9 * np.abs(values).max())
 
 
 def window(values: Matrix) -> Interval:
-    """The range to draw: all of it, but for an outermost half percent that would take most of the room."""
+    """The range of values (n,) to draw: all but an outermost half percent that would take most room."""
     low, first, last, high = np.quantile(values, [0, 0.005, 0.995, 1]).tolist()
     core = last - first
     if core <= 1e-9 * max(abs(low), abs(high)):
@@ -267,12 +270,12 @@ def window(values: Matrix) -> Interval:
 
 
 def within(values: Matrix, limits: Interval) -> NDArray[np.bool_]:
-    """Which values the limits hold."""
+    """Which of the values (n,) the limits hold: (n,)."""
     return (values >= limits[0]) & (values <= limits[1])
 
 
 def outside_note(x: Matrix, y: Matrix, across: Interval, up: Interval) -> str:
-    """How many points the window leaves out, if any."""
+    """How many of n points, x and y each (n,), the window leaves out; "" if none."""
     count = len(x) - int(np.count_nonzero(within(x, across) & within(y, up)))
     if not count:
         return ""

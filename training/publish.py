@@ -24,10 +24,11 @@ from model_store.manifest import (
 from model_store.predictor import dump_weights
 from model_store.store import Store
 from training.data import Table
-from training.model import HeldOut, Model
+from training.evaluate import HeldOut
 from training.recipe import Recipe
 from training.report import Evidence, report_html
 from training.statistics import sampled
+from training.train import Model
 
 LIBRARIES = ("numpy", "pandas", "torch")
 MOST_RANDOM_ROWS = 10_000
@@ -41,11 +42,11 @@ def publish(
     table: Table,
     model: Model,
     held_out: HeldOut | None,
-    command: str,
+    command: str | None,
 ) -> Manifest:
     """Write the model, which was fitted on all rows of `table`, as the next version of `name`.
 
-    `command` is what the report gives for making it again.
+    `command` is what the report gives for making it again, if there is one. Raises StoreError.
     """
     sample = sampled(table.blocks)
     columns = table.columns(sample)
@@ -103,8 +104,8 @@ def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
 
 
 def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, ...]:
-    """Raw rows with torch's predictions: where each number is least and greatest, where each category comes
-    first, and others at random. A table with fewer rows gives some of them more than once.
+    """Some raw rows, of n in each column, with torch's predictions: where each number is least and greatest,
+    where each category comes first, and others at random. A table with fewer rows gives some more than once.
     """
     telling = [row for values in columns.values() for row in telling_rows(np.asarray(values))]
     count = len(next(iter(columns.values())))
@@ -122,7 +123,7 @@ def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, .
 
 
 def telling_rows(values: NDArray[Any]) -> list[int]:
-    """The rows without which a column's statistics could be wrong unseen."""
+    """Which rows of a column (n,) have to be there, or its statistics could be wrong unseen."""
     if values.dtype.kind == "f":
         return [
             int(np.nanargmin(values)),
@@ -133,7 +134,7 @@ def telling_rows(values: NDArray[Any]) -> list[int]:
 
 
 def thinned(values: Matrix) -> Matrix:
-    """At most 200,000 of the values, evenly spaced, which is more than a picture can show."""
+    """At most 200,000 of the values (n,), evenly spaced, which is more than a picture can show."""
     return values[:: math.ceil(len(values) / MOST_PICTURED)]
 
 

@@ -27,10 +27,10 @@ from training.drawing import (
     log_axis,
     on_axis,
     outside_note,
-    page,
     percent,
     picture,
     plain_axis,
+    render,
     scatter,
     shown,
     signed,
@@ -48,7 +48,7 @@ class Evidence:
     `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
     `inputs` are raw training rows, a column a feature, `target` and `fitted` what belongs to them; `command`
-    makes the version again.
+    makes the version again, if there is one.
     """
 
     history: tuple[float, ...]
@@ -58,13 +58,16 @@ class Evidence:
     inputs: dict[str, Column]
     target: Matrix
     fitted: Matrix
-    command: str
+    command: str | None
 
 
 def report_html(description: Description, version: int, evidence: Evidence) -> bytes:
     """The page's bytes."""
-    drawn = [draw(description, evidence) for draw in (cost_curve, fit, predicted_against_actual, residuals)]
-    return page(
+    drawn = [
+        draw(description, evidence)
+        for draw in (cost_curve, fit_over_data, predicted_against_actual, residuals)
+    ]
+    return render(
         "report.html",
         description=description,
         version=version,
@@ -106,12 +109,12 @@ def verdict(description: Description) -> str:
     mean, line = metrics.predict_the_mean.rmse, metrics.least_squares.rmse
     return (
         f"On {shown(metrics.rows)} rows it had not seen, its root mean squared error is "
-        f"{with_unit(metrics.model.rmse, unit)}: {compared(metrics.model.rmse, mean)} predicting the mean, "
-        f"and {compared(metrics.model.rmse, line)} exact least squares."
+        f"{with_unit(metrics.model.rmse, unit)}: {against(metrics.model.rmse, mean)} predicting the mean, "
+        f"and {against(metrics.model.rmse, line)} exact least squares."
     )
 
 
-def compared(error: float, other: float) -> str:
+def against(error: float, other: float) -> str:
     """'1.5 % below', '3 % above' or 'level with'."""
     if abs(error - other) <= 0.0005 * other:
         return "level with"
@@ -172,7 +175,7 @@ def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
     return picture("cost", "Cost", "Line chart: the cost after each epoch.", caption, draw)
 
 
-def fit(description: Description, evidence: Evidence) -> Picture | str:
+def fit_over_data(description: Description, evidence: Evidence) -> Picture | str:
     """The predictions over the rows, for a model with one numeric input."""
     (feature, *others), target = description.features, description.target
     if others or isinstance(feature, CategoricalFeature):

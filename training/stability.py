@@ -15,7 +15,7 @@ from torch import Tensor
 from model_store.columns import CategoricalFeature, Feature
 from model_store.manifest import Linear
 from training.blocks import Blocks
-from training.fit import Diverged, Rows
+from training.descent import Diverged, Rows
 from training.recipe import Recipe, Schedule
 
 
@@ -48,18 +48,18 @@ def largest_stable(schedule: Schedule, data: Blocks) -> Bound | None:
 
 
 def full_batch_bound(data: Blocks) -> Bound:
-    """1 / λmax(XᵀX / n) over all rows."""
+    """1 / λmax(XᵀX / n) over all encoded rows, the target in their last column."""
     largest = torch.stack([inputs.abs().amax(dim=0) for inputs, _ in Rows(data)]).amax(dim=0)
     return bound(full_batch_gram(data), largest)
 
 
 def full_batch_gram(data: Blocks) -> Tensor:
-    """XᵀX / n over all rows, (k + 1, k + 1)."""
+    """XᵀX / n over all encoded rows of k inputs and the target: (k + 1, k + 1), the bias last."""
     return torch.stack([gram(inputs) * share for inputs, _, share in Rows(data).slices()]).sum(dim=0)
 
 
 def worst_batch_bound(schedule: Schedule, data: Blocks) -> Bound:
-    """The least of the batches' bounds, in the batches of the first epoch."""
+    """The least of the bounds of the first epoch's batches of encoded rows, the target in the last column."""
     generator = torch.Generator().manual_seed(schedule.seed)
     batches = Rows(data).batches(schedule.batch_size, generator)
     bounds = (bound(gram(inputs), inputs.abs().amax(dim=0)) for inputs, _ in batches)
@@ -73,15 +73,18 @@ def gram(inputs: Tensor) -> Tensor:
 
 
 def bound(gram_matrix: Tensor, largest: Tensor) -> Bound:
-    """1 / λmax, and the column with the greatest share in its eigenvector."""
+    """1 / λmax of a Gram matrix (k + 1, k + 1), and the column with the greatest share in its eigenvector.
+
+    `largest` (k,) is the greatest magnitude of each input.
+    """
     values, vectors = torch.linalg.eigh(gram_matrix)
     column = int(vectors[:, -1].abs().argmax())
     return Bound(1 / float(values[-1]), column, float(largest[column]) if column < len(largest) else 1.0)
 
 
 @contextmanager
-def explained(recipe: Recipe, features: Sequence[Feature], data: Blocks) -> Iterator[None]:
-    """Turn Diverged into Unstable."""
+def diagnosed(recipe: Recipe, features: Sequence[Feature], data: Blocks) -> Iterator[None]:
+    """Turn Diverged, from a descent on these encoded rows, into Unstable, which says why and what to do."""
     try:
         yield
     except Diverged as error:

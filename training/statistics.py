@@ -64,7 +64,7 @@ class Moments:
         )
 
 
-def describe(table: Table) -> tuple[tuple[Feature, ...], Target]:
+def describe_columns(table: Table) -> tuple[tuple[Feature, ...], Target]:
     """Each input's and the target's spread over the table's rows, with an example from a typical row.
 
     Raises DataError for a column that does not vary.
@@ -102,7 +102,7 @@ def describe_numeric(
 
 
 def describe_categories(table: Table, column: InputColumn, example: int) -> CategoricalFeature:
-    """A categorical input, its categories in alphabetical order."""
+    """A categorical input, its categories in alphabetical order; raises DataError for a single one."""
     counts = table.categories[column.name]
     present = sorted((value, rows) for value, rows in counts.items() if rows)
     if len(present) < 2:
@@ -117,7 +117,7 @@ def describe_categories(table: Table, column: InputColumn, example: int) -> Cate
 
 
 def describe_target(table: Table, moments: Moments, sample: Matrix) -> Target:
-    """The target, in its own unit; raises DataError for a constant one."""
+    """The target, in its own unit."""
     column = table.recipe.target
     return Target(
         name=column.name,
@@ -134,7 +134,7 @@ def unit_met(table: Table, name: str) -> str | None:
 
 
 def check_varies(table: Table, name: str, moments: Moments) -> None:
-    """Refuse a column of numbers that does not vary."""
+    """Raise DataError for a column of numbers that does not vary, or whose deviation float64 cannot hold."""
     if moments.minimum >= moments.maximum:
         same = (
             f"all {moments.count} rows have {moments.minimum:g}" if moments.count else "all cells are empty"
@@ -164,7 +164,7 @@ def spread(table: Table, moments: Moments, sample: Matrix) -> Spread:
 
 
 def moments_of_columns(blocks: Blocks) -> list[Moments]:
-    """The moments of every column's present values."""
+    """The moments of each column's present values, in the order of the columns."""
     merged: list[Moments] = []
     for block in blocks:
         here = [Moments.of(values[~np.isnan(values)]) for values in block.T]
@@ -173,13 +173,16 @@ def moments_of_columns(blocks: Blocks) -> list[Moments]:
 
 
 def sampled(blocks: Blocks) -> Matrix:
-    """All rows of a table of one block, every second one of two blocks, and so on."""
+    """All rows of a table of one block, every second one of two blocks, and so on: (rows, width)."""
     stride = math.ceil(blocks.rows * blocks.width / BLOCK_VALUES)
     return np.concatenate([block[::stride].copy() for block in blocks])
 
 
 def typical_row(sample: Matrix, columns: Sequence[InputColumn]) -> int:
-    """The row nearest to each number's median, in its std, and to each most frequent category."""
+    """The row nearest to each number's median, in its std, and to each most frequent category.
+
+    `sample` (rows, width) has no missing values, and its columns are in the order of `columns`.
+    """
     distance = np.zeros(len(sample))
     for values, column in zip(sample.T, columns, strict=False):
         if column.kind == "numeric":

@@ -15,9 +15,10 @@ from model_store.columns import encode
 from model_store.store import Store
 from training import blocks
 from training.data import DataError, Table, read_table, split
-from training.model import hold_out, stop_early, train
+from training.evaluate import hold_out
 from training.publish import publish
 from training.recipe import Recipe, make_recipe
+from training.train import stop_early, train
 
 ROWS = 400
 

@@ -1,4 +1,4 @@
-"""The training loop: descent on the mean squared error, by every optimizer of the lesson."""
+"""Descent on the mean squared error, the training loop, by every optimizer of the lesson."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ class Descent:
         return before
 
 
-def fit(
+def descend(
     network: FeedForward,
     schedule: Schedule,
     data: Blocks,
@@ -164,10 +164,9 @@ def fit(
 
     With rows to `watch`, training stops when their cost has not fallen for 20 epochs. `on_epoch` is told the
     finished epochs and the cost at that point, `on_step` the network after each step. The same arguments give
-    the same weights, bit for bit, on the same machine.
+    the same weights, bit for bit, on the same machine with the same number of torch's threads.
 
-    Raises Diverged when the cost is not finite, keeps growing
-    or ends a tenth higher than it began.
+    Raises Diverged when the cost is not finite, keeps growing or ends a tenth higher than it began.
     """
     rows = Rows(data)
     descent = Descent(network, schedule, rows, on_step)
@@ -219,33 +218,3 @@ def mean_squared_error(network: FeedForward, rows: Rows) -> float:
         for inputs, target, share in rows.slices()
     ]
     return math.fsum(parts)
-
-
-def solve(network: FeedForward, data: Blocks) -> Fitted:
-    """Set a linear network's weights to the exact least-squares optimum."""
-    rows = Rows(data)
-    history = [mean_squared_error(network, rows)]
-    network.set_line(least_squares(data))
-    history.append(mean_squared_error(network, rows))
-    return Fitted(network, tuple(history), 1)
-
-
-def least_squares(data: Blocks) -> Tensor:
-    """The weights, the bias last, that minimise the mean squared error of a line exactly; shape (k + 1,).
-
-    Of several optima the shortest. Tables of several slices are first reduced to a triangle with the same
-    normal equations, slice by slice (Golub and Van Loan, Matrix Computations, section 5.3).
-    """
-    triangle: Tensor | None = None
-    for inputs, target, _ in Rows(data).slices():
-        rows = torch.column_stack([inputs, torch.ones_like(target), target])
-        triangle = rows if triangle is None else reduce_rows(rows, triangle)
-    assert triangle is not None
-    weights: Tensor = torch.linalg.lstsq(triangle[:, :-1], triangle[:, -1:], driver="gelsd").solution
-    return weights[:, 0]
-
-
-def reduce_rows(rows: Tensor, triangle: Tensor) -> Tensor:
-    """The triangular factor of the rows stacked under the triangle so far."""
-    factor: Tensor = torch.linalg.qr(torch.cat([triangle, rows]), mode="r").R
-    return factor

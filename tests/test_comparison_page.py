@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser
 
 from tests.test_report import HOSTILE, assert_quiet, assert_self_contained, numbers_of, text_of
-from training.comparison import EXPLAINED, Run, Surface, arrival, comparison_html, no_higher
+from training.comparison_page import LESSONS, Run, Surface, arrival, comparison_html, no_higher
 
 RNG = np.random.default_rng(0)
 X = np.column_stack([RNG.normal(size=200), np.ones(200)])
@@ -60,7 +60,7 @@ def test_the_same_arguments_give_the_same_bytes() -> None:
 def test_every_optimizer_has_its_sentence_its_row_and_its_path() -> None:
     page = comparison_html(RUNS, "cars.csv", LEAST, SURFACE)
     text = text_of(page)
-    assert all(EXPLAINED[run.optimizer] in text for run in RUNS)
+    assert all(LESSONS[run.optimizer] in text for run in RUNS)
     assert page.count(b"The path of ") == len(RUNS)
     exact = numbers_of(page)
     for run in RUNS:

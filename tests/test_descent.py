@@ -8,7 +8,7 @@ from model_store.columns import Matrix
 from model_store.manifest import Linear, Mlp, Network
 from training import blocks
 from training.blocks import Blocks
-from training.fit import Diverged, Rows, fit, least_squares, solve
+from training.descent import Diverged, Rows, descend
 from training.network import FeedForward
 from training.recipe import Optimizer, Schedule
 
@@ -54,19 +54,13 @@ def cost(weights: Matrix, x: Matrix, y: Matrix) -> float:
 
 
 def test_gradient_descent_arrives_at_the_closed_form() -> None:
-    fitted = fit(network(), schedule(epochs=1000), data())
+    fitted = descend(network(), schedule(epochs=1000), data())
     assert line(fitted.network) == pytest.approx(optimum(*xy()), abs=1e-12)
-
-
-def test_exact_is_the_closed_form() -> None:
-    solved = solve(network(), data())
-    assert line(solved.network) == pytest.approx(optimum(*xy()), rel=1e-12)
-    assert solved.history == pytest.approx([cost(line(network()), *xy()), cost(optimum(*xy()), *xy())])
 
 
 def test_one_epoch_of_gradient_descent_is_one_step_down_the_gradient() -> None:
     x, y = xy()
-    before, after = line(network()), line(fit(network(), schedule(epochs=1), data()).network)
+    before, after = line(network()), line(descend(network(), schedule(epochs=1), data()).network)
     residuals = x @ before[:-1] + before[-1] - y
     gradient = 2 * np.append(x.T @ residuals, residuals.sum()) / len(y)
     assert after == pytest.approx(before - 0.1 * gradient, abs=1e-14)
@@ -78,7 +72,7 @@ def test_the_same_arguments_give_the_same_bits_and_another_seed_does_not(
     kind: Network, optimizer: Optimizer
 ) -> None:
     weights = [
-        fit(
+        descend(
             network(kind, seed), schedule(optimizer, rate=0.01, epochs=5, seed=seed), data()
         ).network.tensors()
         for seed in (7, 7, 8)
@@ -88,7 +82,7 @@ def test_the_same_arguments_give_the_same_bits_and_another_seed_does_not(
 
 
 def test_the_seed_of_the_schedule_decides_the_batches() -> None:
-    weights = [line(fit(network(), schedule("sgd", seed=seed), data()).network) for seed in (1, 2)]
+    weights = [line(descend(network(), schedule("sgd", seed=seed), data()).network) for seed in (1, 2)]
     assert not np.array_equal(weights[0], weights[1])
 
 
@@ -96,7 +90,7 @@ def test_training_leaves_torchs_random_numbers_alone() -> None:
     torch.manual_seed(1)
     undisturbed = torch.rand(1)
     torch.manual_seed(1)
-    fit(network(), schedule("sgd", epochs=1), data())
+    descend(network(), schedule("sgd", epochs=1), data())
     assert torch.equal(torch.rand(1), undisturbed)
 
 
@@ -118,7 +112,9 @@ def test_an_optimizer_is_torchs_on_batches_of_all_rows(optimizer: Optimizer, mak
         descent.zero_grad()
         torch.autograd.backward(torch.mean((plain(x).reshape(-1) - y) ** 2))
         descent.step()
-    fitted = fit(network(Mlp(hidden=(4,))), schedule(optimizer, rate=0.01, epochs=30, batch_size=300), data())
+    fitted = descend(
+        network(Mlp(hidden=(4,))), schedule(optimizer, rate=0.01, epochs=30, batch_size=300), data()
+    )
     for name, tensor in plain.tensors().items():
         assert fitted.network.tensors()[name] == pytest.approx(tensor, rel=1e-9, abs=1e-12)
 
@@ -133,7 +129,7 @@ def test_stochastic_gradient_descent_steps_down_the_gradient_of_each_batch() -> 
         batch = order[start:end]
         residuals = x[batch] @ expected[:-1] + expected[-1] - y[batch]
         expected = expected - 0.1 * 2 * np.append(x[batch].T @ residuals, residuals.sum()) / len(batch)
-    fitted = fit(network(), schedule("sgd", epochs=1, seed=5), data())
+    fitted = descend(network(), schedule("sgd", epochs=1, seed=5), data())
     assert line(fitted.network) == pytest.approx(expected, abs=1e-13)
 
 
@@ -149,13 +145,13 @@ def test_every_epoch_takes_every_row_once_in_a_new_order() -> None:
 @pytest.mark.parametrize("optimizer", ["gd", "sgd"])
 def test_the_history_is_the_cost_after_0_1_2_epochs(optimizer: Optimizer) -> None:
     told: list[tuple[int, float]] = []
-    fitted = fit(
+    fitted = descend(
         network(),
         schedule(optimizer, epochs=5),
         data(),
         on_epoch=lambda epoch, cost: told.append((epoch, cost)),
     )
-    stopped = [fit(network(), schedule(optimizer, epochs=epochs), data()).network for epochs in range(6)]
+    stopped = [descend(network(), schedule(optimizer, epochs=epochs), data()).network for epochs in range(6)]
     assert fitted.history == pytest.approx([cost(line(each), *xy()) for each in stopped], rel=1e-13)
     assert told == list(enumerate(fitted.history))
     assert fitted.cost == fitted.history[-1]
@@ -166,52 +162,29 @@ def test_watching_stops_when_the_watched_cost_has_not_fallen_for_twenty_epochs()
     x, y = xy()
     # Trained towards y, judged by half of it: the cost of the watched rows falls, then rises.
     watched = Blocks([np.column_stack([x, y / 2])], INPUTS + 1)
-    fitted = fit(network(), schedule(rate=0.02, epochs=500), data(), watch=watched)
-    steps = [fit(network(), schedule(rate=0.02, epochs=epochs), data()).network for epochs in range(60)]
+    fitted = descend(network(), schedule(rate=0.02, epochs=500), data(), watch=watched)
+    steps = [descend(network(), schedule(rate=0.02, epochs=epochs), data()).network for epochs in range(60)]
     costs = [cost(line(each), x, y / 2) for each in steps]
     assert 0 < fitted.best_epoch == int(np.argmin(costs)) < 40
     assert len(fitted.history) == fitted.best_epoch + 20 + 1
 
 
 def test_a_watched_cost_that_always_falls_is_best_after_the_last_epoch() -> None:
-    fitted = fit(network(), schedule(rate=0.01, epochs=30), data(), watch=data())
+    fitted = descend(network(), schedule(rate=0.01, epochs=30), data(), watch=data())
     assert len(fitted.history) == 31
     assert fitted.best_epoch == 30
 
 
 def test_without_epochs_the_first_weights_are_the_best_watched_ones() -> None:
-    assert fit(network(), schedule(epochs=0), data(), watch=data()).best_epoch == 0
-
-
-def test_many_blocks_have_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_VALUES", 80)
-    many = data(301)
-    assert len(many) == 16
-    assert least_squares(many).numpy() == pytest.approx(optimum(*xy(301)), rel=1e-10)
-
-
-def test_blocks_of_fewer_rows_than_columns_have_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_VALUES", 8)
-    assert least_squares(data(31)).numpy() == pytest.approx(optimum(*xy(31)), rel=1e-10)
-
-
-def test_of_several_optima_the_shortest_is_taken_by_one_block_and_by_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    x, y = xy()
-    twice = np.column_stack([x, x[:, :1], y])
-    expected = optimum(twice[:, :-1], y)
-    assert least_squares(Blocks([twice], 5)).numpy() == pytest.approx(expected, rel=1e-10)
-    monkeypatch.setattr(blocks, "BLOCK_VALUES", 100)
-    assert least_squares(Blocks([twice], 5)).numpy() == pytest.approx(expected, rel=1e-10)
+    assert descend(network(), schedule(epochs=0), data(), watch=data()).best_epoch == 0
 
 
 def test_gradient_descent_costs_the_same_in_many_blocks_and_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fit(network(), schedule(), data()).history
-    monkeypatch.setattr("training.fit.SLICE_ROWS", 7)
-    assert fit(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)
+    whole = descend(network(), schedule(), data()).history
+    monkeypatch.setattr("training.descent.SLICE_ROWS", 7)
+    assert descend(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)
     monkeypatch.setattr(blocks, "BLOCK_VALUES", 80)
-    assert fit(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)
+    assert descend(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", DESCENTS)
@@ -220,7 +193,7 @@ def test_every_optimizer_comes_near_the_optimum_in_many_blocks(
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_VALUES", 400)
     rate = 0.1 if optimizer == "gd" else 0.005
-    fitted = fit(network(), schedule(optimizer, rate=rate, epochs=300, batch_size=50), data())
+    fitted = descend(network(), schedule(optimizer, rate=rate, epochs=300, batch_size=50), data())
     assert fitted.cost == pytest.approx(cost(optimum(*xy()), *xy()), rel=0.01)
 
 
@@ -236,13 +209,13 @@ def test_a_cost_that_is_not_finite_or_grows_stops_the_training(
     rate: float, epochs: int, least: int, most: int
 ) -> None:
     with pytest.raises(Diverged) as stop:
-        fit(network(), schedule(rate=rate, epochs=epochs), data())
+        descend(network(), schedule(rate=rate, epochs=epochs), data())
     assert least <= len(stop.value.history) - 1 <= most
     assert not stop.value.history[-1] <= stop.value.history[0]
     assert str(len(stop.value.history) - 1) in str(stop.value)
 
 
 def test_a_cost_that_grows_now_and_then_on_its_way_down_does_not_stop_the_training() -> None:
-    fitted = fit(network(), schedule("sgd", rate=0.3, epochs=50, batch_size=16), data())
+    fitted = descend(network(), schedule("sgd", rate=0.3, epochs=50, batch_size=16), data())
     assert any(np.diff(fitted.history) > 0)
     assert fitted.cost < fitted.history[0]

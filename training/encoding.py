@@ -1,0 +1,46 @@
+"""A table as the network sees it: every row encoded, the target in the last column."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from model_store.columns import Feature, Matrix, NumericFeature, encode
+from training.blocks import Blocks
+from training.data import Table
+from training.recipe import Recipe
+
+
+def encode_table(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Blocks:
+    """The table as the network sees it, (rows, total width + 1), the target or its logarithm last.
+
+    Numbers are z-scores, or as they are where the recipe does not normalise. Each category is a column.
+    """
+    if recipe.schedule.normalize == "none":
+        features = tuple(as_raw(feature) for feature in features)
+    width = sum(feature.width for feature in features) + 1
+    return Blocks(encoded(recipe, features, table), width)
+
+
+def encoded(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Iterator[Matrix]:
+    """Each block of the table, encoded: (its rows, total width + 1)."""
+    for block in table.blocks:
+        target = np.log(block[:, -1]) if recipe.target.transform == "log" else block[:, -1]
+        yield np.column_stack([encode(features, table.columns(block)), target])
+
+
+def as_raw(feature: Feature) -> Feature:
+    """The feature with statistics that leave its numbers as they are."""
+    if isinstance(feature, NumericFeature):
+        return feature.model_copy(update={"mean": 0.0, "std": 1.0})
+    return feature
+
+
+def encoded_moments(features: tuple[Feature, ...]) -> tuple[Matrix, Matrix]:
+    """The mean and the std that `encode` takes off each of its columns, each (total width,)."""
+    moments = [
+        (feature.mean, feature.std) if isinstance(feature, NumericFeature) else (0.0, 1.0)
+        for feature in features
+        for _ in range(feature.width)
+    ]
+    mean, std = np.array(moments).T
+    return mean, std

@@ -1,0 +1,130 @@
+"""From a table in memory to a model: the statistics, the encoded rows, the descent, and when to stop it."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from model_store.columns import Columns, Feature, Matrix, encode
+from model_store.manifest import Linear, Mlp, Target
+from training.blocks import Blocks
+from training.data import Table, split
+from training.descent import Fitted, OnEpoch, descend, nothing
+from training.encoding import encode_table, encoded_moments
+from training.least_squares import solve
+from training.network import FeedForward
+from training.recipe import Recipe
+from training.stability import check_batches, diagnosed
+from training.statistics import describe_columns, moments_of_columns
+
+WATCHED = 0.1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network for encoded rows, the exact least-squares line beside it, and the statistics that encode.
+
+    All of it comes from the same rows.
+    """
+
+    features: tuple[Feature, ...]
+    target: Target
+    fitted: Fitted
+    line: Fitted
+
+    def predict(self, columns: Columns) -> Matrix:
+        """torch's predictions for n raw rows, (n,), in the target's unit.
+
+        Raises what `model_store.columns.encode` does for columns that do not fit the features.
+        """
+        return self.predictions(self.fitted.network.outputs(encode(self.features, columns)))
+
+    def predictions(self, outputs: Matrix) -> Matrix:
+        """Predictions (n,) in the target's unit from a network's outputs (n,), which may be logarithms."""
+        return torch.tensor(outputs).exp().numpy() if self.target.transform == "log" else outputs
+
+
+def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model:
+    """Take the table's statistics, encode its rows with them and fit a network.
+
+    The same arguments give the same weights, bit for bit, as long as torch uses as many threads; in the
+    pipeline it uses one. Raises DataError for a column that does not vary and Unstable for a training that
+    diverges.
+    """
+    features, target = describe_columns(table)
+    data = encode_table(recipe, features, table)
+    line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
+    if isinstance(recipe.network, Mlp):
+        fitted = train_mlp(recipe, features, data, on_epoch=on_epoch)
+    elif recipe.schedule.optimizer == "exact":
+        fitted = line
+    else:
+        fitted = train_line(recipe, features, data, on_epoch)
+    if recipe.schedule.normalize == "none":
+        for network in {fitted.network, line.network}:
+            network.rescale_inputs(*encoded_moments(features))
+    return Model(features, target, fitted, line)
+
+
+def train_line(recipe: Recipe, features: tuple[Feature, ...], data: Blocks, on_epoch: OnEpoch) -> Fitted:
+    """Descend to a line on encoded rows; raises Unstable, before the first step where that is certain."""
+    check_batches(recipe, features, data)
+    with diagnosed(recipe, features, data):
+        return descend(new_network(recipe, data), recipe.schedule, data, on_epoch=on_epoch)
+
+
+def train_mlp(
+    recipe: Recipe,
+    features: tuple[Feature, ...],
+    data: Blocks,
+    *,
+    watch: Blocks | None = None,
+    on_epoch: OnEpoch = nothing,
+) -> Fitted:
+    """Descend with the target z-scored, so that its unit does not matter to the learning rate.
+
+    `data` and `watch` are encoded rows, in their last column the target in its own unit, whose square is the
+    unit of the costs. Raises Unstable.
+    """
+    moments = moments_of_columns(data)[-1]
+    mean, std = moments.mean, math.sqrt(moments.squares / moments.count)
+
+    def scaled(rows: Blocks) -> Blocks:
+        shift, divide = np.zeros(rows.width), np.ones(rows.width)
+        shift[-1], divide[-1] = mean, std
+        return Blocks(((block - shift) / divide for block in rows), rows.width)
+
+    def tell(epoch: int, cost: float) -> None:
+        on_epoch(epoch, cost * std**2)
+
+    with diagnosed(recipe, features, data):
+        fitted = descend(
+            new_network(recipe, data),
+            recipe.schedule,
+            scaled(data),
+            watch=scaled(watch) if watch else None,
+            on_epoch=tell,
+        )
+    fitted.network.rescale_outputs(mean, std)
+    return replace(fitted, history=tuple(cost * std**2 for cost in fitted.history))
+
+
+def new_network(recipe: Recipe, data: Blocks) -> FeedForward:
+    """The network before training, for encoded rows with the target in the last column."""
+    return FeedForward(recipe.network, data.width - 1, recipe.schedule.seed)
+
+
+def stop_early(recipe: Recipe, table: Table) -> Recipe:
+    """The same recipe with as many epochs as do best on a tenth of the rows when the others are fitted.
+
+    The rows that `hold_out` scores on take no part, so that its scores stay honest. The network has to be an
+    mlp. Raises DataError for a column that does not vary in the rows left, and Unstable.
+    """
+    table = table.take(~split(table.rows, recipe.holdout, recipe.schedule.seed))
+    watched = split(table.rows, WATCHED, recipe.schedule.seed + 1)
+    seen = table.take(~watched)
+    features, _ = describe_columns(seen)
+    data, watch = (encode_table(recipe, features, rows) for rows in (seen, table.take(watched)))
+    best = train_mlp(recipe, features, data, watch=watch).best_epoch
+    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": best})})
