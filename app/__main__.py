@@ -20,12 +20,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from app import logs
+from app.connection import Protocol
 from app.live import Live
 from app.logs import Lines, logger
 from app.main import UsageError, build_from, create_app, log_settings, read_settings
 from app.settings import Settings
 from app.telemetry import Telemetry
-from app.transport import Protocol
 from model_store.errors import StoreError
 from model_store.store import open_store
 

@@ -13,12 +13,13 @@ from fastapi.responses import HTMLResponse
 
 from app import problems
 from app.access import Access
+from app.bodies import SMALL_BODY, read_body
+from app.conditional import conditional
 from app.csv_stream import answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
 from app.page import page
 from app.problems import Fault, Refused
-from app.protocol import SMALL_BODY, conditional, read_body
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from app.bodies import refuse_compressed
 from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
-from app.protocol import Streamed, is_forwarded, refuse_compressed
 from app.schemas import encode_numbers
 from app.serving import Served
+from app.spool import Streamed, is_forwarded
 from app.telemetry import Tally
 from model_store.cells import read_number
 from model_store.encoding import Column, Matrix, out_of_range

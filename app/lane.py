@@ -10,10 +10,11 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access
+from app.bodies import SMALL_BODY
+from app.edge import Admission, sane_id
 from app.live import Live
 from app.logs import RequestLog
 from app.problems import Refused
-from app.protocol import SMALL_BODY, Admission, sane_id
 from app.schemas import Prediction
 from app.serving import Served
 from app.tracing import HotPathTracer, given_trace_id

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp
 from app import logs, problems
 from app.access import Access
 from app.api import router
+from app.edge import Admission, Edge
 from app.lane import Lane
 from app.lifecycle import Lifecycle
 from app.live import Live
 from app.logs import RequestLog, logger
-from app.protocol import Admission, Edge
 from app.settings import Settings, first_fault, unknown_variables
 from app.telemetry import Telemetry
 from model_store.errors import StoreError
