@@ -11,13 +11,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
-from app import problems
+from app import openapi
 from app.access import Access
 from app.bodies import SMALL_BODY, read_body
 from app.conditional import conditional
 from app.csv_stream import answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
+from app.openapi import CSV, JSON
 from app.page import page
 from app.problems import Fault, Refused
 from app.schemas import Health, Versions
@@ -27,95 +28,25 @@ from app.telemetry import Tally
 from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 T = TypeVar("T")
-JSON, CSV, HTML, PLAIN = (
-    "application/json",
-    "text/csv",
-    "text/html; charset=utf-8",
-    "text/plain; version=0.0.4",
-)
-
-
-def schema(name: str) -> dict[str, Any]:
-    """One of `schemas.components`, in the OpenAPI document."""
-    return {"schema": {"$ref": f"#/components/schemas/{name}"}}
-
-
-def body(name: str, media_type: str = JSON) -> dict[str, Any]:
-    """A request's or an answer's body in the OpenAPI document."""
-    return {"content": {media_type: schema(name)}}
-
-
-def problem(description: str) -> dict[str, Any]:
-    """An error in the OpenAPI document."""
-    return {"description": description, **body("Problem", problems.MEDIA_TYPE)}
-
-
-def header(name: str, description: str, kind: str = "string") -> dict[str, Any]:
-    """A header of an answer in the OpenAPI document."""
-    return {"headers": {name: {"description": description, "schema": {"type": kind}}}}
-
-
-CSV_BODY = {CSV: {"schema": {"type": "string", "description": "The columns' names, then a row a line."}}}
-NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: problem("No verified version is loaded yet.") | header("Retry-After", "Seconds to wait.", "integer")
-}
-NO_STORE: dict[int | str, dict[str, Any]] = {
-    503: problem("No verified version is loaded yet, or the store cannot be read.")
-}
-ETAG = header("ETag", "Changes with what is sent; for If-None-Match.")
-KNOWN: dict[int | str, dict[str, Any]] = {
-    304: {"description": "It is what If-None-Match names.", **ETAG},
-    **NOT_READY,
-}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: problem("The body is not JSON, or an empty CSV."),
-    413: problem("The body is too large, or has too many rows."),
-    415: problem("The body is compressed."),
-    422: problem("The body can be read, but is not what the schema asks for; `errors` says where."),
-    **NOT_READY,
-}
-HEALTH: dict[int | str, dict[str, Any]] = {200: {"description": "It is so.", **body("Health")}}
-READINESS = HEALTH | {503: {"description": "It is not so; `detail` says what fails.", **body("Health")}}
-TEXT_HTML = {"text/html": {"schema": {"type": "string"}}}
-METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-}
-EXPLAIN = {
-    "name": "explain",
-    "in": "query",
-    "description": "Take the prediction apart: a baseline and what each input adds to it.",
-    "schema": {"type": "boolean", "default": False},
-}
-SECURITY = {"type": "http", "scheme": "bearer", "description": "A key of the service."}
+HTML, PLAIN = "text/html; charset=utf-8", "text/plain; version=0.0.4"
 
 
 def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access) -> APIRouter:
     """All routes: those behind a key, where keys are asked for, and the open ones."""
     routes = APIRouter(default_response_class=Response)
-    refused_keys: dict[int | str, dict[str, Any]] = (
-        {401: problem("A key is due.")} if access.is_restricted else {}
-    )
-
     keyed = APIRouter(
-        default_response_class=Response, dependencies=[Depends(access.check)], responses=refused_keys
+        default_response_class=Response,
+        dependencies=[Depends(access.check)],
+        responses=openapi.KEY_REFUSED if access.is_restricted else None,
     )
     add_predictions(keyed, live, settings)
     add_metadata(keyed, live)
+    if settings.metrics_open:
+        add_metrics(routes, live, openapi.OPEN_METRICS)
+    else:
+        add_metrics(keyed, live, openapi.METRICS)
     routes.include_router(keyed)
     add_health(routes, live, lifecycle)
-    metrics_dependencies = [] if settings.metrics_open else [Depends(access.check)]
-
-    @routes.get(
-        "/metrics",
-        operation_id="metrics",
-        dependencies=metrics_dependencies,
-        responses=METRICS if settings.metrics_open else METRICS | refused_keys,
-        openapi_extra={"security": []} if settings.metrics_open else None,
-    )
-    async def metrics() -> Response:
-        """Give the service's metrics in Prometheus' text format."""
-        return Response(live.telemetry.page(), media_type=PLAIN)
-
     add_documentation(routes, live, access)
     return routes
 
@@ -123,15 +54,7 @@ def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access)
 def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
     """The routes that predict."""
 
-    @routes.post(
-        "/predict",
-        operation_id="predict",
-        openapi_extra={"requestBody": {"required": True, **body("Row")}, "parameters": [EXPLAIN]},
-        responses={
-            200: {"description": "The prediction.", **either("ExplainedPrediction", "Prediction")},
-            **REFUSALS,
-        },
-    )
+    @routes.post("/predict", **openapi.PREDICT)
     async def predict(request: Request) -> Response:
         """Predict for one row."""
         served, explained = live.current(), wants_explanation(request)
@@ -143,18 +66,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         note(request, served, rows=1)
         return Response(served.encode(prediction), media_type=JSON)
 
-    @routes.post(
-        "/predict/batch",
-        operation_id="predict_batch",
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: schema("Batch"), **CSV_BODY}}},
-        responses={
-            200: {
-                "description": "The predictions, in order; for a CSV its own lines with columns added.",
-                "content": {JSON: schema("BatchPrediction"), **CSV_BODY},
-            },
-            **REFUSALS,
-        },
-    )
+    @routes.post("/predict/batch", **openapi.PREDICT_BATCH)
     async def predict_batch(request: Request) -> Response:
         """Predict for many rows, given as instances, as columns or as a CSV of any length."""
         served = live.current()
@@ -175,34 +87,18 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
 def add_metadata(routes: APIRouter, live: Live) -> None:
     """The routes that tell what is served."""
 
-    @routes.get(
-        "/model",
-        operation_id="model",
-        responses={200: {"description": "The served version.", **body("ServedModel"), **ETAG}, **KNOWN},
-    )
+    @routes.get("/model", **openapi.MODEL)
     async def model(request: Request) -> Response:
         """Describe the served version: inputs, target, training, scores, digest."""
         served = live.current()
         return conditional(request, served.description, JSON)
 
-    @routes.get(
-        "/model/versions",
-        operation_id="model_versions",
-        responses={200: {"description": "The versions.", **body("Versions")}, **NO_STORE},
-    )
+    @routes.get("/model/versions", **openapi.MODEL_VERSIONS)
     async def versions() -> Response:
         """List the versions in the store, and say which is promoted and which answers."""
         return Response(await asyncio.to_thread(list_versions, live), media_type=JSON)
 
-    @routes.get(
-        "/model/report",
-        operation_id="model_report",
-        responses={
-            200: {"description": "The report.", "content": TEXT_HTML, **ETAG},
-            404: problem("The served version has no report."),
-            **KNOWN,
-        },
-    )
+    @routes.get("/model/report", **openapi.MODEL_REPORT)
     async def report(request: Request) -> Response:
         """Give the served version's report, one page with pictures."""
         served = live.current()
@@ -211,23 +107,31 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         return conditional(request, served.report, HTML)
 
 
+def add_metrics(routes: APIRouter, live: Live, described: dict[str, Any]) -> None:
+    """The route that Prometheus asks."""
+
+    @routes.get("/metrics", **described)
+    async def metrics() -> Response:
+        """Give the service's metrics in Prometheus' text format."""
+        return Response(live.telemetry.page(), media_type=PLAIN)
+
+
 def add_health(routes: APIRouter, live: Live, lifecycle: Lifecycle) -> None:
     """The routes that probes ask; no key is asked for."""
-    unkeyed: dict[str, Any] = {"security": []}
 
-    @routes.get("/livez", operation_id="live", responses=HEALTH, openapi_extra=unkeyed)
+    @routes.get("/livez", **openapi.LIVE)
     async def livez() -> Response:
         """Tell that the process answers."""
         return health(Health("live"))
 
-    @routes.get("/readyz", operation_id="ready", responses=READINESS, openapi_extra=unkeyed)
+    @routes.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
         """Tell which verified version is served, and what keeps a newer one from it; 503 before the end."""
         if lifecycle.is_draining:
             return health(Health("not ready", detail="it is about to end"), HTTPStatus.SERVICE_UNAVAILABLE)
         return readiness(live, "ready", "not ready")
 
-    @routes.get("/healthz", operation_id="health", responses=READINESS, openapi_extra=unkeyed)
+    @routes.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Response:
         """Tell both."""
         return readiness(live, "healthy", "unhealthy")
@@ -238,10 +142,10 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
 
     @lru_cache(maxsize=1)
     def document(served: Served) -> bytes:
-        return served.openapi(routes.routes, SECURITY if access.is_restricted else None)
+        return openapi.document(served, routes.routes, is_restricted=access.is_restricted)
 
     @routes.get("/openapi.json", include_in_schema=False)
-    async def openapi(request: Request) -> Response:
+    async def openapi_json(request: Request) -> Response:
         """The OpenAPI document for the served version."""
         served = live.current()
         return conditional(request, await asyncio.to_thread(document, served), JSON)
@@ -270,11 +174,6 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
             swagger_favicon_url="docs/assets/favicon.png",
             swagger_ui_parameters={"validatorUrl": None},
         )
-
-
-def either(*names: str) -> dict[str, Any]:
-    """One of several bodies in the OpenAPI document, fullest first: clients take the first that fits."""
-    return {"content": {JSON: {"schema": {"anyOf": [schema(name)["schema"] for name in names]}}}}
 
 
 def media_type(request: Request) -> str:

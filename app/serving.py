@@ -8,13 +8,10 @@ from functools import cached_property
 from http import HTTPStatus
 from itertools import pairwise
 from math import isfinite
-from typing import Any
 
 import msgspec
 import numpy as np
-from fastapi.openapi.utils import get_openapi
 from numpy.typing import NDArray
-from starlette.routing import BaseRoute
 
 from app.decoding import Decoder
 from app.problems import Fault, Refused
@@ -25,7 +22,6 @@ from app.schemas import (
     Intervals,
     Prediction,
     ServedModel,
-    components,
     encode_numbers,
     example_row,
 )
@@ -160,21 +156,3 @@ class Served:
         inputs = ", ".join(feature.name for feature in self.manifest.features)
         unit = f" ({self.manifest.target.unit})" if self.manifest.target.unit else ""
         return f"Predicts {self.manifest.target.name}{unit} from {inputs}."
-
-    def openapi(self, routes: Sequence[BaseRoute], security: dict[str, Any] | None) -> bytes:
-        """The OpenAPI document of the application's routes for this version's inputs.
-
-        `security` is the scheme by which callers show their key, if they need one.
-        """
-        document = get_openapi(
-            title=self.name,
-            version=self.version,
-            description=f"{self.sentence} Served by Plumbline. Every answer has an X-Request-ID.",
-            servers=[{"url": "."}],
-            routes=routes,
-        )
-        document["components"] = {"schemas": components(self.manifest)}
-        if security:
-            document["components"]["securitySchemes"] = {"key": security}
-            document["security"] = [{"key": []}]
-        return json.dumps(document).encode()
