@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.requests import HTTPConnection
 
-from app.problems import Refused
+from app.refusals import Refused
 
 
 class Access:

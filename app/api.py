@@ -20,7 +20,7 @@ from app.lifecycle import Lifecycle
 from app.live import Live
 from app.openapi import CSV, JSON
 from app.page import page
-from app.problems import Fault, Refused
+from app.refusals import Fault, Refused
 from app.schemas import Health, Versions
 from app.serving import Served
 from app.settings import Settings

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from starlette.requests import Request
 
-from app.problems import Refused
+from app.refusals import Refused
 
 SMALL_BODY = 2**15
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from app.bodies import refuse_compressed
 from app.faults import LONGEST_NAME, expected
-from app.problems import MOST_FAULTS, Fault, Refused
+from app.refusals import MOST_FAULTS, Fault, Refused
 from app.schemas import encode_numbers
 from app.serving import Served
 from app.spool import Streamed, is_forwarded

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, UnsetType, defstruct
 
-from app.problems import Fault, Refused
+from app.refusals import Fault, Refused
 from app.schemas import at_least_one, row_type, value_type
 from model_store.manifest import CategoricalFeature, Feature, is_fillable
 

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from threading import Event, Lock, Thread
 
 from app.logs import logger
-from app.problems import Refused
+from app.refusals import Refused
 from app.serving import Served
 from app.settings import Settings
 from app.telemetry import FAILURES, LOADS, Telemetry

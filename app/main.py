@@ -16,14 +16,15 @@ from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from app import logs, problems
+from app import logs, voices
 from app.access import Access
 from app.api import router
 from app.edge import Admission, Edge
+from app.exchange import Records
 from app.lane import Lane
 from app.lifecycle import Lifecycle
 from app.live import Live
-from app.logs import RequestLog, logger
+from app.logs import logger
 from app.settings import Settings, first_fault, unknown_variables
 from app.telemetry import Telemetry
 from model_store.errors import StoreError
@@ -104,13 +105,18 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
             "operation_spans": False,
         },
     )
-    problems.install(app)
+    voices.install(app)
     access = Access(settings.key_digests)
     app.include_router(router(live, lifecycle, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    admission, log = Admission(settings.max_in_flight, live.telemetry), RequestLog(settings.log_requests)
-    edge = Edge(app, live.telemetry, admission, log)
-    return Lane(edge, live, access, admission, log, traces=settings.tracing)
+    admission = Admission(settings.max_in_flight, live.telemetry)
+    records = Records(live.telemetry, settings.log_requests)
+    edge = Edge(app, live.telemetry, admission, records)
+    return Lane(
+        *(edge, live, access, admission, records),
+        most_bytes=settings.max_body_bytes,
+        traces=settings.tracing,
+    )
 
 
 def settle() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.decoding import Decoder
-from app.problems import Fault, Refused
+from app.refusals import Fault, Refused
 from app.schemas import (
     BatchPrediction,
     ExplainedPrediction,

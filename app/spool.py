@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.problems import Refused
+from app.refusals import Refused
 
 MOST_ON_DISK, MOST_IN_MEMORY, TAKEN_AT_ONCE = 2**30, 2**20, 2**16
 FORWARDED = frozenset({"forwarded", "via", "x-forwarded-for"})
