@@ -1,7 +1,4 @@
-"""The composition root: settings, store, version, application.
-
-`uvicorn --factory app.main:build` starts it, as `python -m app` does.
-"""
+"""The composition root, which `python -m app` runs: settings, store, version, application."""
 
 import gc
 import os
@@ -24,43 +21,12 @@ from app.exchange import Records
 from app.lane import Lane
 from app.lifecycle import Lifecycle
 from app.live import Live
-from app.logs import logger
+from app.logs import Lines
 from app.settings import Settings, first_fault, unknown_variables
 from app.telemetry import Telemetry
-from model_store.errors import StoreError
 from model_store.store import open_store
 
 SWITCH_SECONDS = 0.0005
-
-
-def build() -> ASGIApp:
-    """Make the application from `PLUMBLINE_…` variables; exit with a sentence if they cannot be used."""
-    try:
-        settings = read_settings({})
-        application = build_from(settings)
-    except (UsageError, StoreError) as error:
-        sys.exit(f"error: {error}")
-    # Only the server that calls this knows whose address it listens on.
-    log_settings(settings, is_local=False)
-    return application
-
-
-def build_from(settings: Settings, shared: Path | None = None) -> ASGIApp:
-    """Make the application, with a version if there is one to serve now; raises StoreError for no store.
-
-    `shared` is a folder for the counts of several workers.
-    """
-    lines = logs.configure(settings.log_level)
-    live = Live(open_store(settings.store), Telemetry(shared, lambda: lines.dropped), settings)
-    live.start()
-    return create_app(live, settings)
-
-
-def log_settings(settings: Settings, *, is_local: bool) -> None:
-    """Log the settings without their secrets, and loudly that anybody may call, if so."""
-    logger.info("settings", **settings.model_dump(mode="json"))
-    if not settings.key_digests and not is_local:
-        logger.warning("ANYBODY who reaches this service may call: no PLUMBLINE_API_KEYS are set")
 
 
 class UsageError(Exception):
@@ -76,6 +42,21 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
         return Settings(**arguments)
     except ValidationError as error:
         raise UsageError(first_fault(error)) from None
+
+
+def go_live(settings: Settings, lines: Lines, shared: Path | None = None) -> Live:
+    """What the settings name, with a version if there is one to serve now; raises StoreError for no store.
+
+    `shared` is a folder for the counts of several workers.
+    """
+    live = Live(open_store(settings.store), Telemetry(shared, lambda: lines.dropped), settings)
+    live.start()
+    return live
+
+
+def build(settings: Settings, shared: Path) -> ASGIApp:
+    """Make the application of one of several workers; raises StoreError for no store."""
+    return create_app(go_live(settings, logs.configure(settings.log_level), shared), settings)
 
 
 def create_app(live: Live, settings: Settings) -> ASGIApp:

@@ -60,7 +60,10 @@ def test_no_package_loads_code_from_data_or_from_a_name_made_at_run_time(package
 
 
 def test_the_serving_process_has_loaded_nothing_that_only_training_needs(first_model: Path) -> None:
-    code = "import json, sys; from app.main import build; build(); json.dump(list(sys.modules), sys.stderr)"
+    code = (
+        "import json, sys; from app.__main__ import Path, build, read_settings;"
+        "build(read_settings({}), Path()); json.dump(list(sys.modules), sys.stderr)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
