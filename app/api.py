@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from app import openapi
 from app.access import Access
 from app.bodies import SMALL_BODY, read_body
+from app.catalogue import Catalogue
 from app.conditional import conditional
 from app.csv_stream import answer_csv
 from app.lifecycle import Lifecycle
@@ -21,17 +22,18 @@ from app.live import Live
 from app.openapi import CSV, JSON
 from app.page import page
 from app.refusals import Fault, Refused
-from app.schemas import Health, Versions
+from app.schemas import Health
 from app.serving import Served
 from app.settings import Settings
 from app.telemetry import Tally
-from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 T = TypeVar("T")
 HTML, PLAIN = "text/html; charset=utf-8", "text/plain; version=0.0.4"
 
 
-def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access) -> APIRouter:
+def router(
+    live: Live, catalogue: Catalogue, lifecycle: Lifecycle, settings: Settings, access: Access
+) -> APIRouter:
     """All routes: those behind a key, where keys are asked for, and the open ones."""
     routes = APIRouter(default_response_class=Response)
     keyed = APIRouter(
@@ -40,7 +42,7 @@ def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access)
         responses=openapi.KEY_REFUSED if access.is_restricted else None,
     )
     add_predictions(keyed, live, settings)
-    add_metadata(keyed, live)
+    add_metadata(keyed, live, catalogue)
     if settings.metrics_open:
         add_metrics(routes, live, openapi.OPEN_METRICS)
     else:
@@ -84,7 +86,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         note(request, served, rows=sum(tally.tenths) + tally.refused)
 
 
-def add_metadata(routes: APIRouter, live: Live) -> None:
+def add_metadata(routes: APIRouter, live: Live, catalogue: Catalogue) -> None:
     """The routes that tell what is served."""
 
     @routes.get("/model", **openapi.MODEL)
@@ -96,7 +98,7 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
     @routes.get("/model/versions", **openapi.MODEL_VERSIONS)
     async def versions() -> Response:
         """List the versions in the store, and say which is promoted and which answers."""
-        return Response(await asyncio.to_thread(list_versions, live), media_type=JSON)
+        return Response(msgspec.json.encode(await catalogue.versions()), media_type=JSON)
 
     @routes.get("/model/report", **openapi.MODEL_REPORT)
     async def report(request: Request) -> Response:
@@ -200,22 +202,6 @@ async def off_loop(work: Callable[[bytes], T], request_body: bytes) -> T:
     """Do the work here if it is small, in a thread if it would hold up others."""
     return (
         work(request_body) if len(request_body) <= SMALL_BODY else await asyncio.to_thread(work, request_body)
-    )
-
-
-def list_versions(live: Live) -> bytes:
-    """The body of `GET /model/versions`; raises Refused if the store does not answer."""
-    served = live.current()
-    try:
-        numbers = live.store.versions(served.name)
-        promoted: str | None = str(live.store.promoted(served.name).version)
-    except (NothingPromoted, PromotionInvalid):
-        promoted = None
-    except StoreError:
-        detail = "The store cannot be read; the served version goes on answering."
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail) from None
-    return msgspec.json.encode(
-        Versions(served.name, served.version, promoted, [str(number) for number in numbers])
     )
 
 

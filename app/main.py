@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from app import logs, voices
 from app.access import Access
 from app.api import router
+from app.catalogue import Catalogue
 from app.edge import Admission, Edge
 from app.exchange import Records
 from app.lane import Lane
@@ -88,7 +89,7 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
     )
     voices.install(app)
     access = Access(settings.key_digests)
-    app.include_router(router(live, lifecycle, settings, access))
+    app.include_router(router(live, Catalogue(live), lifecycle, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
     admission = Admission(settings.max_in_flight, live.telemetry)
     records = Records(live.telemetry, settings.log_requests)

@@ -107,7 +107,7 @@ MODEL_VERSIONS: Part = {
     "operation_id": "model_versions",
     "responses": {
         200: {"description": "The versions.", **body("Versions")},
-        503: problem("No verified version is loaded yet, or the store cannot be read."),
+        503: problem("No verified version is loaded yet, or the store does not answer."),
     },
 }
 MODEL_REPORT: Part = {
