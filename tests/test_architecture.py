@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 OURS = {"app", "model_store", "training", "tests", "benchmarks"}
@@ -89,3 +92,12 @@ def test_the_project_serves_without_what_training_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = {re.split(r"[^\w.-]", need)[0] for need in project["dependencies"]}
     assert not needed & {*HEAVY, "typer", "rich"}
+
+
+def test_what_serves_is_declared_wherever_it_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["remote"]]
+    known = {canonicalize_name(Requirement(need).name) for need in declared}
+    distributions = metadata.packages_distributions()
+    for name in (imports("app") | imports("model_store")) - OURS - sys.stdlib_module_names:
+        assert known.intersection(map(canonicalize_name, distributions[name])), name
