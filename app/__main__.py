@@ -55,14 +55,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def verify(live: Live) -> int:
-    """Load what would be served, say what came of it and return the exit code."""
-    served = live.load_due()
+    """Load what would be served, say so and return the exit code; raises StoreError if it cannot be."""
+    served = live.load()
     print(f"{served.name} version {served.version} is whole, digest {served.digest}")
     return 0
 
 
 def serve(settings: Settings, listener: socket.socket) -> int:
-    """Answer until a signal comes; raises StoreError for no store."""
+    """Answer until a signal comes; raises StoreError for no store, UsageError for no temporary folder."""
     # Until the server heeds them: an end is a clean one, and no look is lost, since the first is yet to come.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -90,7 +90,7 @@ def run_alone(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 def run_workers(settings: Settings, listener: socket.socket) -> None:
-    """Answer in several processes, which this one watches."""
+    """Answer in several processes, which this one watches; raises UsageError without a temporary folder."""
     try:
         folder = TemporaryDirectory(prefix="plumbline-")
     except OSError:

@@ -115,7 +115,7 @@ def add_metrics(routes: APIRouter, live: Live, described: dict[str, Any]) -> Non
     @routes.get("/metrics", **described)
     async def metrics() -> Response:
         """Give the service's metrics in Prometheus' text format."""
-        return Response(live.telemetry.page(), media_type=PLAIN)
+        return Response(live.telemetry.exposition(), media_type=PLAIN)
 
 
 def add_health(routes: APIRouter, live: Live, lifecycle: Lifecycle) -> None:
@@ -184,11 +184,11 @@ def media_type(request: Request) -> str:
 
 
 def wants_explanation(request: Request) -> bool:
-    """The query's `explain`; raises Refused unless it is true or false."""
+    """The query's `explain`; raises Refused (422) unless it is true or false."""
     given = request.query_params.getlist("explain")
     if given not in ([], ["true"], ["false"]):
-        detail = "The query's 'explain' is true or false."
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [Fault("", "explain: true or false is due")])
+        fault = Fault("", "explain: true or false is expected")
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "The query's 'explain' is true or false.", [fault])
     return given == ["true"]
 
 
@@ -214,6 +214,6 @@ def readiness(
     return health(Health(good, live.served.name, live.served.version, live.trouble))
 
 
-def health(answer: Health, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def health(state: Health, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """A health answer, which nobody should keep."""
-    return Response(msgspec.json.encode(answer), status, {"Cache-Control": "no-store"}, JSON)
+    return Response(msgspec.json.encode(state), status, {"Cache-Control": "no-store"}, JSON)

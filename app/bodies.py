@@ -24,10 +24,10 @@ async def read_body(request: Request, limit: int) -> bytes:
                 break
         else:
             return bytes(body)
-    raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body of at most {limit} bytes is due.")
+    raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body of at most {limit} bytes is expected.")
 
 
 def refuse_compressed(request: Request) -> None:
-    """Raise Refused for a body that would have to be inflated."""
+    """Raise Refused (415) for a body that would have to be inflated."""
     if request.headers.get("content-encoding", "").lower() not in {"", "identity"}:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding.")

@@ -46,7 +46,7 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
 
 
 def go_live(settings: Settings, lines: Lines, shared: Path | None = None) -> Live:
-    """What the settings name, with a version if there is one to serve now; raises StoreError for no store.
+    """What is live of the store, a version if there is one to serve now; raises StoreError for no store.
 
     `shared` is a folder for the counts of several workers.
     """

@@ -12,9 +12,9 @@ from app.exchange import CLIENT_LEFT
 from app.problems import problem
 from app.refusals import Refused
 
+# A voice makes an answer of a refusal and the request's id.
 Voice: TypeAlias = Callable[[Refused, str], Response]
 
-# A voice takes a refusal and the request's id.
 VOICES: dict[str, Voice] = {"/": problem}
 
 
