@@ -1,1 +1,1 @@
-"""The prediction service: answers over HTTP from one verified version of a model."""
+"""The prediction service, `python -m app`: answers over HTTP from one verified version of a model."""

@@ -20,12 +20,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from app import logs
+from app.connection import Protocol
 from app.live import Live
 from app.logs import Lines, logger
-from app.main import UsageError, build_from, create_app, log_settings, read_settings
+from app.main import UsageError, build, create_app, go_live, read_settings
 from app.settings import Settings
 from app.telemetry import Telemetry
-from app.transport import Protocol
 from model_store.errors import StoreError
 from model_store.store import open_store
 
@@ -55,21 +55,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def verify(live: Live) -> int:
-    """Load what would be served, say what came of it and return the exit code."""
-    served = live.load_due()
+    """Load what would be served, say so and return the exit code; raises StoreError if it cannot be."""
+    served = live.load()
     print(f"{served.name} version {served.version} is whole, digest {served.digest}")
     return 0
 
 
 def serve(settings: Settings, listener: socket.socket) -> int:
-    """Answer until a signal comes; raises StoreError for no store."""
+    """Answer until a signal comes; raises StoreError for no store, UsageError for no temporary folder."""
     # Until the server heeds them: an end is a clean one, and no look is lost, since the first is yet to come.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lines = logs.configure(settings.log_level)
-    log_settings(settings, is_local=is_loopback(settings.host))
-    live = Live(open_store(settings.store), Telemetry(dropped_lines=lambda: lines.dropped), settings)
-    live.start()
+    log_settings(settings)
+    live = go_live(settings, lines)
     announce(live, settings, listener, lines)
     if settings.workers == 1:
         run_alone(uvicorn.Server(configure(create_app(live, settings), settings)), listener)
@@ -91,14 +90,14 @@ def run_alone(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 def run_workers(settings: Settings, listener: socket.socket) -> None:
-    """Answer in several processes, which this one watches."""
+    """Answer in several processes, which this one watches; raises UsageError without a temporary folder."""
     try:
         folder = TemporaryDirectory(prefix="plumbline-")
     except OSError:
         message = "workers need a folder for temporary files: set TMPDIR to one that can be written"
         raise UsageError(message) from None
     with folder as shared:
-        config = configure(partial(build_from, settings, Path(shared)), settings)
+        config = configure(partial(build, settings, Path(shared)), settings)
         Workers(config, sockets=[listener]).run()
 
 
@@ -142,6 +141,13 @@ def listen(host: str, port: int) -> socket.socket:
 def family(host: str) -> socket.AddressFamily:
     """IPv6 for an address with colons, IPv4 otherwise."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def log_settings(settings: Settings) -> None:
+    """Log the settings without their secrets, and loudly that anybody may call, if so."""
+    logger.info("settings", **settings.model_dump(mode="json"))
+    if not settings.key_digests and not is_loopback(settings.host):
+        logger.warning("ANYBODY who reaches this service may call: no PLUMBLINE_API_KEYS are set")
 
 
 def is_loopback(host: str) -> bool:

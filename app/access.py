@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.requests import HTTPConnection
 
-from app.problems import Refused
+from app.refusals import Refused
 
 
 class Access:
@@ -27,7 +27,7 @@ class Access:
         if not self.allows(None if given is None else given.encode("latin-1")):
             raise Refused(
                 HTTPStatus.UNAUTHORIZED,
-                "A key is due: Authorization: Bearer KEY.",
+                "A key is expected: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 

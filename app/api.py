@@ -11,110 +11,44 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
-from app import problems
+from app import openapi
 from app.access import Access
+from app.bodies import SMALL_BODY, read_body
+from app.catalogue import Catalogue
+from app.conditional import conditional
 from app.csv_stream import answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
+from app.openapi import CSV, JSON
 from app.page import page
-from app.problems import Fault, Refused
-from app.protocol import SMALL_BODY, conditional, read_body
-from app.schemas import Health, Versions
+from app.refusals import Fault, Refused
+from app.schemas import Health
 from app.serving import Served
 from app.settings import Settings
 from model_store.answers import Tally
-from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 T = TypeVar("T")
-JSON, CSV, HTML, PLAIN = (
-    "application/json",
-    "text/csv",
-    "text/html; charset=utf-8",
-    "text/plain; version=0.0.4",
-)
+HTML, PLAIN = "text/html; charset=utf-8", "text/plain; version=0.0.4"
 
 
-def schema(name: str) -> dict[str, Any]:
-    """One of `schemas.components`, in the OpenAPI document."""
-    return {"schema": {"$ref": f"#/components/schemas/{name}"}}
-
-
-def body(name: str, media_type: str = JSON) -> dict[str, Any]:
-    """A request's or an answer's body in the OpenAPI document."""
-    return {"content": {media_type: schema(name)}}
-
-
-def problem(description: str) -> dict[str, Any]:
-    """An error in the OpenAPI document."""
-    return {"description": description, **body("Problem", problems.MEDIA_TYPE)}
-
-
-def header(name: str, description: str, kind: str = "string") -> dict[str, Any]:
-    """A header of an answer in the OpenAPI document."""
-    return {"headers": {name: {"description": description, "schema": {"type": kind}}}}
-
-
-CSV_BODY = {CSV: {"schema": {"type": "string", "description": "The columns' names, then a row a line."}}}
-NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: problem("No verified version is loaded yet.") | header("Retry-After", "Seconds to wait.", "integer")
-}
-NO_STORE: dict[int | str, dict[str, Any]] = {
-    503: problem("No verified version is loaded yet, or the store cannot be read.")
-}
-ETAG = header("ETag", "Changes with what is sent; for If-None-Match.")
-KNOWN: dict[int | str, dict[str, Any]] = {
-    304: {"description": "It is what If-None-Match names.", **ETAG},
-    **NOT_READY,
-}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: problem("The body is not JSON, or an empty CSV."),
-    413: problem("The body is too large, or has too many rows."),
-    415: problem("The body is compressed."),
-    422: problem("The body can be read, but is not what the schema asks for; `errors` says where."),
-    **NOT_READY,
-}
-HEALTH: dict[int | str, dict[str, Any]] = {200: {"description": "It is so.", **body("Health")}}
-READINESS = HEALTH | {503: {"description": "It is not so; `detail` says what fails.", **body("Health")}}
-TEXT_HTML = {"text/html": {"schema": {"type": "string"}}}
-METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-}
-EXPLAIN = {
-    "name": "explain",
-    "in": "query",
-    "description": "Take the prediction apart: a baseline and what each input adds to it.",
-    "schema": {"type": "boolean", "default": False},
-}
-SECURITY = {"type": "http", "scheme": "bearer", "description": "A key of the service."}
-
-
-def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access) -> APIRouter:
+def router(
+    live: Live, catalogue: Catalogue, lifecycle: Lifecycle, settings: Settings, access: Access
+) -> APIRouter:
     """All routes: those behind a key, where keys are asked for, and the open ones."""
     routes = APIRouter(default_response_class=Response)
-    refused_keys: dict[int | str, dict[str, Any]] = (
-        {401: problem("A key is due.")} if access.is_restricted else {}
-    )
-
     keyed = APIRouter(
-        default_response_class=Response, dependencies=[Depends(access.check)], responses=refused_keys
+        default_response_class=Response,
+        dependencies=[Depends(access.check)],
+        responses=openapi.KEY_REFUSED if access.is_restricted else None,
     )
     add_predictions(keyed, live, settings)
-    add_metadata(keyed, live)
+    add_metadata(keyed, live, catalogue)
+    if settings.metrics_open:
+        add_metrics(routes, live, openapi.OPEN_METRICS)
+    else:
+        add_metrics(keyed, live, openapi.METRICS)
     routes.include_router(keyed)
     add_health(routes, live, lifecycle)
-    metrics_dependencies = [] if settings.metrics_open else [Depends(access.check)]
-
-    @routes.get(
-        "/metrics",
-        operation_id="metrics",
-        dependencies=metrics_dependencies,
-        responses=METRICS if settings.metrics_open else METRICS | refused_keys,
-        openapi_extra={"security": []} if settings.metrics_open else None,
-    )
-    async def metrics() -> Response:
-        """Give the service's metrics in Prometheus' text format."""
-        return Response(live.telemetry.page(), media_type=PLAIN)
-
     add_documentation(routes, live, access)
     return routes
 
@@ -122,15 +56,7 @@ def router(live: Live, lifecycle: Lifecycle, settings: Settings, access: Access)
 def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
     """The routes that predict."""
 
-    @routes.post(
-        "/predict",
-        operation_id="predict",
-        openapi_extra={"requestBody": {"required": True, **body("Row")}, "parameters": [EXPLAIN]},
-        responses={
-            200: {"description": "The prediction.", **either("ExplainedPrediction", "Prediction")},
-            **REFUSALS,
-        },
-    )
+    @routes.post("/predict", **openapi.PREDICT)
     async def predict(request: Request) -> Response:
         """Predict for one row."""
         served, explained = live.current(), wants_explanation(request)
@@ -142,18 +68,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         note(request, served, rows=1)
         return Response(served.encode(prediction), media_type=JSON)
 
-    @routes.post(
-        "/predict/batch",
-        operation_id="predict_batch",
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: schema("Batch"), **CSV_BODY}}},
-        responses={
-            200: {
-                "description": "The predictions, in order; for a CSV its own lines with columns added.",
-                "content": {JSON: schema("BatchPrediction"), **CSV_BODY},
-            },
-            **REFUSALS,
-        },
-    )
+    @routes.post("/predict/batch", **openapi.PREDICT_BATCH)
     async def predict_batch(request: Request) -> Response:
         """Predict for many rows, given as instances, as columns or as a CSV of any length."""
         served = live.current()
@@ -171,37 +86,21 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         note(request, served, rows=sum(tally.tenths) + tally.refused)
 
 
-def add_metadata(routes: APIRouter, live: Live) -> None:
+def add_metadata(routes: APIRouter, live: Live, catalogue: Catalogue) -> None:
     """The routes that tell what is served."""
 
-    @routes.get(
-        "/model",
-        operation_id="model",
-        responses={200: {"description": "The served version.", **body("ServedModel"), **ETAG}, **KNOWN},
-    )
+    @routes.get("/model", **openapi.MODEL)
     async def model(request: Request) -> Response:
         """Describe the served version: inputs, target, training, scores, digest."""
         served = live.current()
         return conditional(request, served.description, JSON)
 
-    @routes.get(
-        "/model/versions",
-        operation_id="model_versions",
-        responses={200: {"description": "The versions.", **body("Versions")}, **NO_STORE},
-    )
+    @routes.get("/model/versions", **openapi.MODEL_VERSIONS)
     async def versions() -> Response:
         """List the versions in the store, and say which is promoted and which answers."""
-        return Response(await asyncio.to_thread(list_versions, live), media_type=JSON)
+        return Response(msgspec.json.encode(await catalogue.versions()), media_type=JSON)
 
-    @routes.get(
-        "/model/report",
-        operation_id="model_report",
-        responses={
-            200: {"description": "The report.", "content": TEXT_HTML, **ETAG},
-            404: problem("The served version has no report."),
-            **KNOWN,
-        },
-    )
+    @routes.get("/model/report", **openapi.MODEL_REPORT)
     async def report(request: Request) -> Response:
         """Give the served version's report, one page with pictures."""
         served = live.current()
@@ -210,23 +109,31 @@ def add_metadata(routes: APIRouter, live: Live) -> None:
         return conditional(request, served.report, HTML)
 
 
+def add_metrics(routes: APIRouter, live: Live, described: dict[str, Any]) -> None:
+    """The route that Prometheus asks."""
+
+    @routes.get("/metrics", **described)
+    async def metrics() -> Response:
+        """Give the service's metrics in Prometheus' text format."""
+        return Response(live.telemetry.exposition(), media_type=PLAIN)
+
+
 def add_health(routes: APIRouter, live: Live, lifecycle: Lifecycle) -> None:
     """The routes that probes ask; no key is asked for."""
-    unkeyed: dict[str, Any] = {"security": []}
 
-    @routes.get("/livez", operation_id="live", responses=HEALTH, openapi_extra=unkeyed)
+    @routes.get("/livez", **openapi.LIVE)
     async def livez() -> Response:
         """Tell that the process answers."""
         return health(Health("live"))
 
-    @routes.get("/readyz", operation_id="ready", responses=READINESS, openapi_extra=unkeyed)
+    @routes.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
         """Tell which verified version is served, and what keeps a newer one from it; 503 before the end."""
         if lifecycle.is_draining:
             return health(Health("not ready", detail="it is about to end"), HTTPStatus.SERVICE_UNAVAILABLE)
         return readiness(live, "ready", "not ready")
 
-    @routes.get("/healthz", operation_id="health", responses=READINESS, openapi_extra=unkeyed)
+    @routes.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Response:
         """Tell both."""
         return readiness(live, "healthy", "unhealthy")
@@ -237,10 +144,10 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
 
     @lru_cache(maxsize=1)
     def document(served: Served) -> bytes:
-        return served.openapi(routes.routes, SECURITY if access.is_restricted else None)
+        return openapi.document(served, routes.routes, is_restricted=access.is_restricted)
 
     @routes.get("/openapi.json", include_in_schema=False)
-    async def openapi(request: Request) -> Response:
+    async def openapi_json(request: Request) -> Response:
         """The OpenAPI document for the served version."""
         served = live.current()
         return conditional(request, await asyncio.to_thread(document, served), JSON)
@@ -271,22 +178,17 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
         )
 
 
-def either(*names: str) -> dict[str, Any]:
-    """One of several bodies in the OpenAPI document, fullest first: clients take the first that fits."""
-    return {"content": {JSON: {"schema": {"anyOf": [schema(name)["schema"] for name in names]}}}}
-
-
 def media_type(request: Request) -> str:
     """What the request says its body is, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def wants_explanation(request: Request) -> bool:
-    """The query's `explain`; raises Refused unless it is true or false."""
+    """The query's `explain`; raises Refused (422) unless it is true or false."""
     given = request.query_params.getlist("explain")
     if given not in ([], ["true"], ["false"]):
-        detail = "The query's 'explain' is true or false."
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [Fault("", "explain: true or false is due")])
+        fault = Fault("", "explain: true or false is expected")
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "The query's 'explain' is true or false.", [fault])
     return given == ["true"]
 
 
@@ -303,22 +205,6 @@ async def off_loop(work: Callable[[bytes], T], request_body: bytes) -> T:
     )
 
 
-def list_versions(live: Live) -> bytes:
-    """The body of `GET /model/versions`; raises Refused if the store does not answer."""
-    served = live.current()
-    try:
-        numbers = live.store.versions(served.name)
-        promoted: str | None = str(live.store.promoted(served.name).version)
-    except (NothingPromoted, PromotionInvalid):
-        promoted = None
-    except StoreError:
-        detail = "The store cannot be read; the served version goes on answering."
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail) from None
-    return msgspec.json.encode(
-        Versions(served.name, served.version, promoted, [str(number) for number in numbers])
-    )
-
-
 def readiness(
     live: Live, good: Literal["ready", "healthy"], bad: Literal["not ready", "unhealthy"]
 ) -> Response:
@@ -328,6 +214,6 @@ def readiness(
     return health(Health(good, live.served.name, live.served.version, live.trouble))
 
 
-def health(answer: Health, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def health(state: Health, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """A health answer, which nobody should keep."""
-    return Response(msgspec.json.encode(answer), status, {"Cache-Control": "no-store"}, JSON)
+    return Response(msgspec.json.encode(state), status, {"Cache-Control": "no-store"}, JSON)

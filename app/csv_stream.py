@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from app.bodies import refuse_compressed
 from app.faults import LONGEST_NAME
-from app.problems import MOST_FAULTS, Fault, Refused
-from app.protocol import Streamed, is_forwarded, refuse_compressed
+from app.refusals import MOST_FAULTS, Fault, Refused
 from app.schemas import encode_numbers
 from app.serving import Served
+from app.spool import Streamed, is_forwarded
 from model_store.answers import Tally
 from model_store.columns import Column, Feature, Matrix
 from model_store.records import Records, cells_of, escaped, widened

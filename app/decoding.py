@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from app.faults import batch_faults, single_row_faults
-from app.problems import Refused, unacceptable
+from app.refusals import Refused, unacceptable
 from app.schemas import batch_type, row_type
 from app.strict_json import count_of, has_plain_members, parse, refuse_malformed
 from model_store.columns import Column, Feature, Row

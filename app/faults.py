@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from app.problems import Fault
+from app.refusals import Fault
 from app.schemas import at_least_one, row_type, value_type
 from app.strict_json import (
     LARGE,

@@ -1,22 +1,24 @@
 """The hot path: the plain `POST /predict`, answered ahead of the framework by the functions of its route.
 
-Whatever is not plain, and whatever anything is wrong with, goes on to the route, which answers or says why.
+Whatever is not plain goes on to the route. A plain request's row that cannot be answered is refused here, in
+the same voice and with the same account of it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Access
+from app.bodies import SMALL_BODY
+from app.edge import Admission
+from app.exchange import Answering, Exchange, Records, sane_id
 from app.live import Live
-from app.logs import RequestLog
-from app.problems import Refused
-from app.protocol import SMALL_BODY, Admission, sane_id
-from app.schemas import Prediction
-from app.serving import Served
+from app.refusals import Refused
 from app.tracing import HotPathTracer, given_trace_id
+from app.voices import voice_of
 
 PATH = "/predict"
 UNUSUAL = frozenset({b"content-encoding", b"expect"})
@@ -27,12 +29,22 @@ class Lane:
     """In front of the whole application."""
 
     def __init__(
-        self, app: ASGIApp, live: Live, access: Access, admission: Admission, log: RequestLog, *, traces: bool
+        self,
+        app: ASGIApp,
+        live: Live,
+        access: Access,
+        admission: Admission,
+        records: Records,
+        *,
+        most_bytes: int,
+        traces: bool,
     ) -> None:
         self._app, self._live, self._access, self._admission = app, live, access, admission
-        self._telemetry, self._log = live.telemetry, log
-        self._requests = live.telemetry.requests(PATH, HTTPStatus.OK)
+        self._telemetry, self._records = live.telemetry, records
+        self._answered = live.telemetry.requests(PATH, HTTPStatus.OK)
+        self._most_bytes = min(most_bytes, SMALL_BODY)
         self._tracer = HotPathTracer(PATH) if traces else None
+        self._is_watched = traces or records.is_logging
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with what was read of it."""
@@ -47,53 +59,49 @@ class Lane:
             return
         with self._admission:
             message = await receive()
-        served = self._live.served
-        prediction = served and self._predict(served, headers, message)
-        if not (served and prediction):
+        served, body = self._live.served, self._plain_body(message, headers)
+        if served is None or body is None:
             await self._app(scope, read_again(message, receive), send)
             return
-        request_id, content = sane_id(headers.get(b"x-request-id")), served.encode(prediction)
+        request_id = sane_id(headers.get(b"x-request-id"))
+        try:
+            prediction = served.predict(body)
+        except Refused as refused:
+            await self._refuse(refused, scope, receive, send, request_id, began)
+            return
+        content = served.encode(prediction)
         length = (b"content-length", b"%d" % len(content))
         answer = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
         await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": content})
         self._telemetry.row(served.tenth(prediction.prediction), prediction.out_of_range)
-        self._requests.add(seconds := perf_counter() - began)
-        if self._tracer or self._log.is_on:
-            self._observe(scope, headers, request_id, prediction, seconds)
+        self._answered.add(seconds := perf_counter() - began)
+        if self._is_watched:
+            exchange = self._exchange(scope, HTTPStatus.OK, request_id, seconds)
+            self._records.log(replace(exchange, rows=1, version=prediction.version))
 
-    def _predict(self, served: Served, headers: Mapping[bytes, bytes], message: Message) -> Prediction | None:
-        """The prediction for a plain request; None if it is for the route to answer."""
-        body = message.get("body", b"")
-        if message.get("more_body") or len(body) > SMALL_BODY:
+    def _plain_body(self, message: Message, headers: Mapping[bytes, bytes]) -> bytes | None:
+        """The whole body of a plain request; None for another, which is for the route to answer."""
+        body: bytes = message.get("body", b"")
+        is_whole = message["type"] == "http.request" and not message.get("more_body")
+        if not is_whole or len(body) > self._most_bytes:
             return None
-        if not self._access.allows(headers.get(b"authorization")):
-            return None
-        try:
-            return served.predict(body)
-        except Refused:
-            return None
+        return body if self._access.allows(headers.get(b"authorization")) else None
 
-    def _observe(
-        self,
-        scope: Scope,
-        headers: Mapping[bytes, bytes],
-        request_id: bytes,
-        prediction: Prediction,
-        seconds: float,
+    async def _refuse(
+        self, refused: Refused, scope: Scope, receive: Receive, send: Send, request_id: bytes, began: float
     ) -> None:
-        """Trace and log the request, if it is wanted."""
-        trace_id = self._tracer.record(scope, headers, seconds) if self._tracer else given_trace_id(headers)
-        self._log(
-            method="POST",
-            route=PATH,
-            status=HTTPStatus.OK,
-            seconds=seconds,
-            rows=1,
-            version=prediction.version,
-            request_id=request_id,
-            trace_id=trace_id,
-        )
+        answer = voice_of(PATH)(refused, request_id.decode())
+        await answer(scope, receive, Answering(send, request_id).send)
+        self._records.add(self._exchange(scope, refused.status, request_id, perf_counter() - began))
+
+    def _exchange(self, scope: Scope, status: HTTPStatus, request_id: bytes, seconds: float) -> Exchange:
+        """What came of a request, traced if that is wanted."""
+        if self._tracer:
+            trace_id = self._tracer.record(scope, status, seconds)
+        else:
+            trace_id = given_trace_id(dict(scope["headers"]))
+        return Exchange("POST", PATH, status, seconds, request_id, trace_id)
 
 
 def read_again(message: Message, receive: Receive) -> Receive:

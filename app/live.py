@@ -4,7 +4,7 @@ from http import HTTPStatus
 from threading import Event, Lock, Thread
 
 from app.logs import logger
-from app.problems import Refused
+from app.refusals import Refused
 from app.serving import Served
 from app.settings import Settings
 from app.telemetry import FAILURES, LOADS, Telemetry
@@ -40,7 +40,7 @@ class Live:
         first.join(PATIENCE)
 
     def look(self) -> None:
-        """Ask the store what is due, verify it beside the version that is live, and swap them in one go.
+        """Ask the store which version to serve, verify it beside the live one, and swap them in one go.
 
         Blocks on the store and on verifying: call it in a thread. Anything wrong changes nothing but
         `trouble`, the metrics and the log.
@@ -50,7 +50,7 @@ class Live:
 
     def _look(self) -> None:
         try:
-            fresh = None if self._is_due() else self.load_due()
+            fresh = None if self._is_current() else self.load()
         except StoreError as error:
             self._fail(error)
             return
@@ -66,23 +66,23 @@ class Live:
             self.telemetry.count(LOADS)
             logger.info("serving", model=fresh.name, version=fresh.version, digest=fresh.digest)
 
-    def load_due(self) -> Served:
-        """Load and verify the version that is due; raises StoreError."""
+    def load(self) -> Served:
+        """Load and verify the version that is to be served; raises StoreError."""
         settings = self._settings
         name = settings.name or (self.served.name if self.served else self.store.only_model())
         if settings.version is None:
             return Served(self.store.load_promoted(name), settings.max_rows)
         return Served(self.store.load(name, settings.version), settings.max_rows)
 
-    def _is_due(self) -> bool:
-        """Whether the live version is the one that is due; raises StoreError."""
+    def _is_current(self) -> bool:
+        """Whether the live version is the one that is to be served; raises StoreError."""
         if self.served is None:
             return False
         if self._settings.version is None:
-            due = self.store.promoted(self.served.name).digest
+            digest = self.store.promoted(self.served.name).digest
         else:
-            due = self.store.read_manifest(self.served.name, self._settings.version)[1]
-        return self.served.digest == due
+            digest = self.store.read_manifest(self.served.name, self._settings.version)[1]
+        return self.served.digest == digest
 
     def _fail(self, error: Exception) -> None:
         refused = isinstance(error, VersionRefused)

@@ -8,7 +8,6 @@ import logging
 import os
 import select
 import sys
-from fractions import Fraction
 from queue import Full, Queue
 from threading import Thread
 
@@ -121,40 +120,3 @@ def flush() -> None:
 def in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
     """The event with what every line has in front."""
     return {**{name: event.pop(name) for name in ("timestamp", "level", "event")}, **event}
-
-
-class RequestLog:
-    """Logs a share of the requests: what came of them, never what they held."""
-
-    def __init__(self, share: float) -> None:
-        self.is_on = share > 0
-        # Whole numbers, because a tenth as a float is not one in ten when it is added up.
-        self._part, self._whole = Fraction(str(share)).as_integer_ratio()
-        self._due = 0
-
-    def __call__(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        seconds: float,
-        rows: int | None,
-        version: str | None,
-        request_id: bytes,
-        trace_id: str | None,
-    ) -> None:
-        """Log one request, if it is its turn."""
-        self._due += self._part
-        if self._due >= self._whole:
-            self._due -= self._whole
-            known = {"rows": rows, "version": version, "trace_id": trace_id}
-            logger.info(
-                "request",
-                method=method,
-                route=route,
-                status=int(status),
-                duration_seconds=round(seconds, 6),
-                request_id=request_id.decode(),
-                **{name: value for name, value in known.items() if value is not None},
-            )

@@ -1,7 +1,4 @@
-"""The composition root: settings, store, version, application.
-
-`uvicorn --factory app.main:build` starts it, as `python -m app` does.
-"""
+"""The composition root, which `python -m app` runs: settings, store, version, application."""
 
 import gc
 import os
@@ -16,50 +13,21 @@ from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from app import logs, problems
+from app import logs, voices
 from app.access import Access
 from app.api import router
+from app.catalogue import Catalogue
+from app.edge import Admission, Edge
+from app.exchange import Records
 from app.lane import Lane
 from app.lifecycle import Lifecycle
 from app.live import Live
-from app.logs import RequestLog, logger
-from app.protocol import Admission, Edge
+from app.logs import Lines
 from app.settings import Settings, first_fault, unknown_variables
 from app.telemetry import Telemetry
-from model_store.errors import StoreError
 from model_store.store import open_store
 
 SWITCH_SECONDS = 0.0005
-
-
-def build() -> ASGIApp:
-    """Make the application from `PLUMBLINE_…` variables; exit with a sentence if they cannot be used."""
-    try:
-        settings = read_settings({})
-        application = build_from(settings)
-    except (UsageError, StoreError) as error:
-        sys.exit(f"error: {error}")
-    # Only the server that calls this knows whose address it listens on.
-    log_settings(settings, is_local=False)
-    return application
-
-
-def build_from(settings: Settings, shared: Path | None = None) -> ASGIApp:
-    """Make the application, with a version if there is one to serve now; raises StoreError for no store.
-
-    `shared` is a folder for the counts of several workers.
-    """
-    lines = logs.configure(settings.log_level)
-    live = Live(open_store(settings.store), Telemetry(shared, lambda: lines.dropped), settings)
-    live.start()
-    return create_app(live, settings)
-
-
-def log_settings(settings: Settings, *, is_local: bool) -> None:
-    """Log the settings without their secrets, and loudly that anybody may call, if so."""
-    logger.info("settings", **settings.model_dump(mode="json"))
-    if not settings.key_digests and not is_local:
-        logger.warning("ANYBODY who reaches this service may call: no PLUMBLINE_API_KEYS are set")
 
 
 class UsageError(Exception):
@@ -75,6 +43,21 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
         return Settings(**arguments)
     except ValidationError as error:
         raise UsageError(first_fault(error)) from None
+
+
+def go_live(settings: Settings, lines: Lines, shared: Path | None = None) -> Live:
+    """What is live of the store, a version if there is one to serve now; raises StoreError for no store.
+
+    `shared` is a folder for the counts of several workers.
+    """
+    live = Live(open_store(settings.store), Telemetry(shared, lambda: lines.dropped), settings)
+    live.start()
+    return live
+
+
+def build(settings: Settings, shared: Path) -> ASGIApp:
+    """Make the application of one of several workers; raises StoreError for no store."""
+    return create_app(go_live(settings, logs.configure(settings.log_level), shared), settings)
 
 
 def create_app(live: Live, settings: Settings) -> ASGIApp:
@@ -104,13 +87,18 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
             "operation_spans": False,
         },
     )
-    problems.install(app)
+    voices.install(app)
     access = Access(settings.key_digests)
-    app.include_router(router(live, lifecycle, settings, access))
+    app.include_router(router(live, Catalogue(live), lifecycle, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    admission, log = Admission(settings.max_in_flight, live.telemetry), RequestLog(settings.log_requests)
-    edge = Edge(app, live.telemetry, admission, log)
-    return Lane(edge, live, access, admission, log, traces=settings.tracing)
+    admission = Admission(settings.max_in_flight, live.telemetry)
+    records = Records(live.telemetry, settings.log_requests)
+    edge = Edge(app, live.telemetry, admission, records)
+    return Lane(
+        *(edge, live, access, admission, records),
+        most_bytes=settings.max_body_bytes,
+        traces=settings.tracing,
+    )
 
 
 def settle() -> None:

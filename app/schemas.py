@@ -6,7 +6,6 @@ What a request may hold depends on the served version, so its types are made fro
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from inspect import cleandoc
 from types import GenericAlias
 from typing import Annotated, Any, Literal
 
@@ -14,11 +13,9 @@ import msgspec
 import numpy as np
 import orjson
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
-from pydantic.json_schema import models_json_schema
 
-from app.problems import Problem
-from model_store.columns import Feature, Matrix, example_row
-from model_store.manifest import Manifest, Metrics, Network, ResidualQuantiles, Target, Training
+from model_store.columns import Feature, Matrix
+from model_store.manifest import Metrics, Network, ResidualQuantiles, Target, Training
 from model_store.parts import Part, Sha256
 
 PIECE = 2**14
@@ -159,35 +156,3 @@ def value_type(feature: Feature) -> Any:
 def at_least_one(item: Any) -> Any:
     """A list of `item` that is not empty."""
     return Annotated[GenericAlias(list, (item,)), Meta(min_length=1)]
-
-
-def components(manifest: Manifest) -> dict[str, Any]:
-    """The JSON Schemas of every request and answer, for the OpenAPI document."""
-    features, row = manifest.features, row_type(manifest.features)
-    types = (
-        *(row, batch_type(features, row), Prediction, ExplainedPrediction, BatchPrediction),
-        *(Versions, Health, Problem),
-    )
-    _, schemas = msgspec.json.schema_components(
-        types,
-        schema_hook=lambda _matrix: {"type": "array", "items": {"type": "number"}},
-        ref_template="#/components/schemas/{name}",
-    )
-    _, described = models_json_schema(
-        [(ServedModel, "serialization")], ref_template="#/components/schemas/{model}"
-    )
-    schemas |= described["$defs"]
-    for schema in schemas.values():
-        if "description" in schema:
-            schema["description"] = cleandoc(schema["description"])
-    target = manifest.target
-    predicted = f"{target.name}, {target.unit}." if target.unit else f"{target.name}."
-    for name in ("Prediction", "ExplainedPrediction", "BatchPrediction"):
-        member = "predictions" if name == "BatchPrediction" else "prediction"
-        schemas[name]["properties"][member]["description"] = predicted
-    schemas["Batch"] |= {
-        "minProperties": 1,
-        "maxProperties": 1,
-        "examples": [{"instances": [example_row(features)]}],
-    }
-    return schemas

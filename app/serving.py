@@ -1,18 +1,15 @@
 """A version made ready to answer: from the bytes of a request to the bytes of its answer."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 import numpy as np
-from fastapi.openapi.utils import get_openapi
-from starlette.routing import BaseRoute
 
 from app.decoding import Decoder
-from app.problems import Fault, Refused
+from app.refusals import Fault, Refused
 from app.schemas import (
     BatchPrediction,
     ExplainedPrediction,
@@ -20,7 +17,6 @@ from app.schemas import (
     Intervals,
     Prediction,
     ServedModel,
-    components,
     encode_numbers,
 )
 from model_store.answers import Answerer, Answers, Tally
@@ -101,24 +97,6 @@ class Served:
         inputs = ", ".join(feature.name for feature in self.manifest.features)
         unit = f" ({self.manifest.target.unit})" if self.manifest.target.unit else ""
         return f"Predicts {self.manifest.target.name}{unit} from {inputs}."
-
-    def openapi(self, routes: Sequence[BaseRoute], security: dict[str, Any] | None) -> bytes:
-        """The OpenAPI document of the application's routes for this version's inputs.
-
-        `security` is the scheme by which callers show their key, if they need one.
-        """
-        document = get_openapi(
-            title=self.name,
-            version=self.version,
-            description=f"{self.sentence} Served by Plumbline. Every answer has an X-Request-ID.",
-            servers=[{"url": "."}],
-            routes=routes,
-        )
-        document["components"] = {"schemas": components(self.manifest)}
-        if security:
-            document["components"]["securitySchemes"] = {"key": security}
-            document["security"] = [{"key": []}]
-        return json.dumps(document).encode()
 
 
 def refuse_overflown(answers: Answers, pointer: str) -> None:

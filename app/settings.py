@@ -144,9 +144,8 @@ def digests_in(setting: str, written: str) -> frozenset[str]:
     """The digests in a setting's text; raises ValueError for anything else."""
     words = [word.lower() for word in re.split(r"[,\s]+", written) if word]
     if not all(re.fullmatch(r"[0-9a-f]{64}", word) for word in words):
-        message = (
-            f"{setting}: the SHA-256 of each key is due, 64 hexadecimal digits: printf %s KEY | sha256sum"
-        )
+        wanted = "the SHA-256 of each key is expected, 64 hexadecimal digits"
+        message = f"{setting}: {wanted}: printf %s KEY | sha256sum"
         raise ValueError(message)
     return frozenset(words)
 

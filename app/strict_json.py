@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, UnsetType, defstruct
 
-from app.problems import Fault, Refused, unacceptable
+from app.refusals import Fault, Refused, unacceptable
 from model_store.columns import listed
 
 TWICE = "an object has the same member twice"

@@ -94,13 +94,13 @@ class Telemetry:
             self._numbers(OUTSIDE, name)[0] += times
         self._refused[0] += tally.refused
 
-    def page(self) -> bytes:
+    def exposition(self) -> bytes:
         """The body of `GET /metrics`."""
-        page = generate_latest(self._registry)
+        exposition = generate_latest(self._registry)
         if self._shared:
             # What was told is never taken back, whichever worker is asked next and if this one is killed now.
             self._write_snapshot(self._shared)
-        return page
+        return exposition
 
     @contextmanager
     def sharing(self) -> Iterator[None]:

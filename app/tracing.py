@@ -43,10 +43,10 @@ class HotPathTracer:
         os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(EXPORT_SECONDS))
         self._tracer = trace.get_tracer("plumbline")
 
-    def record(self, scope: Scope, headers: Mapping[bytes, bytes], seconds: float) -> str | None:
-        """Record a request that was answered with 200 just now; return the id of its trace."""
+    def record(self, scope: Scope, status: int, seconds: float) -> str | None:
+        """Record a request that was answered just now; return the id of its trace."""
         end = time_ns()
-        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         span = self._tracer.start_span(
             f"POST {self._route}",
             context=propagate.extract(given),
@@ -56,7 +56,7 @@ class HotPathTracer:
             attributes={
                 "http.request.method": "POST",
                 "http.route": self._route,
-                "http.response.status_code": 200,
+                "http.response.status_code": int(status),
                 "network.protocol.version": scope["http_version"],
                 "url.path": scope["path"],
                 "url.scheme": scope["scheme"],

@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 OURS = {"app", "model_store", "training", "tests", "benchmarks"}
@@ -60,7 +63,10 @@ def test_no_package_loads_code_from_data_or_from_a_name_made_at_run_time(package
 
 
 def test_the_serving_process_has_loaded_nothing_that_only_training_needs(first_model: Path) -> None:
-    code = "import json, sys; from app.main import build; build(); json.dump(list(sys.modules), sys.stderr)"
+    code = (
+        "import json, sys; from app.__main__ import Path, build, read_settings;"
+        "build(read_settings({}), Path()); json.dump(list(sys.modules), sys.stderr)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -86,3 +92,12 @@ def test_the_project_serves_without_what_training_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = {re.split(r"[^\w.-]", need)[0] for need in project["dependencies"]}
     assert not needed & {*HEAVY, "typer", "rich"}
+
+
+def test_what_serves_is_declared_wherever_it_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["remote"]]
+    known = {canonicalize_name(Requirement(need).name) for need in declared}
+    distributions = metadata.packages_distributions()
+    for name in (imports("app") | imports("model_store")) - OURS - sys.stdlib_module_names:
+        assert known.intersection(map(canonicalize_name, distributions[name])), name

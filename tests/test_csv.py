@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import protocol
+from app import spool
 from app.csv_stream import ADDED
 from model_store.manifest import Target
 from model_store.records import LONGEST_RECORD, cells_of, split_records
@@ -454,7 +454,7 @@ def test_what_is_made_ahead_comes_whole_and_in_order(
         raise FileNotFoundError
 
     if not has_disk:
-        monkeypatch.setattr(protocol, "TemporaryFile", refuse)
+        monkeypatch.setattr(spool, "TemporaryFile", refuse)
     made = [bytes([number]) * 100_000 for number in range(100)]
 
     async def parts() -> AsyncIterator[bytes]:
@@ -463,7 +463,7 @@ def test_what_is_made_ahead_comes_whole_and_in_order(
 
     async def taken_slowly() -> bytes:
         taken = []
-        async for part in protocol.ahead(parts(), held=held):
+        async for part in spool.ahead(parts(), held=held):
             taken.append(part)
             await asyncio.sleep(0)
         return b"".join(taken)
@@ -478,7 +478,7 @@ def test_what_breaks_while_it_is_made_breaks_the_answer(*, held: bool) -> None:
         raise ZeroDivisionError
 
     async def taken() -> list[bytes]:
-        return [part async for part in protocol.ahead(parts(), held=held)]
+        return [part async for part in spool.ahead(parts(), held=held)]
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(taken())

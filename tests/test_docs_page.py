@@ -108,7 +108,7 @@ def test_the_page_of_the_model_asks_for_a_key_and_leads_nowhere_without(
     with visiting(browser, keyed_service, "/") as visit:
         links = visit.page.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
         assert links == ["docs"]
-        for key, shown in (("another key", "A key is due"), (KEY, "% of the time")):
+        for key, shown in (("another key", "A key is expected"), (KEY, "% of the time")):
             visit.page.get_by_label("Key").fill(key)
             with visit.page.expect_response("**/predict"):
                 visit.page.get_by_role("button", name="Predict").click()

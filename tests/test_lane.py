@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.live import Live
+from app.main import create_app
+from app.schemas import Prediction
+from app.serving import Served
+from app.settings import Settings
+from app.telemetry import Telemetry
 from model_store.manifest import Linear, Mlp
-from model_store.store import open_store
+from model_store.store import Store, open_store
 from tests.conftest import serving
+from tests.in_process import InProcess, calling
 from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_description
 
 ROUTE = "/predict?explain=false"
@@ -82,6 +89,19 @@ def test_a_row_gets_the_same_bits_alone_and_in_a_batch(toy: httpx.Client, row: d
 
 
 BAD = ["", "{", "[]", "null", TEXT[:-1], TEXT + "x", TEXT[:-1] + ', "x": 1}', "\ufeff" + TEXT]
+ROW = json.loads(TEXT)
+NO_NUMBERS: list[object] = ["4", True, [4], {}, math.nan, math.inf, 1e308, None]
+NO_TEXTS: list[object] = ["wood", 1, None, "", "\udcff"]
+BAD_ROWS = [
+    "{}",
+    TEXT[:-1] + f', "{AGE.name}": 5}}',
+    *(json.dumps(ROW | {AGE.name: value}) for value in NO_NUMBERS),
+    *(json.dumps(ROW | {FUEL.name: value}) for value in NO_TEXTS),
+    json.dumps({name: value for name, value in ROW.items() if name != POWER.name}),
+    json.dumps({f"{name} ": value for name, value in ROW.items()}),
+    json.dumps({f"member {number}": number for number in range(1500)}),
+    "[" * 5000,
+]
 
 
 @pytest.mark.parametrize("body", [TEXT, f" {TEXT}\n", " " * 40_000 + TEXT, *BAD])
@@ -130,3 +150,49 @@ def test_both_ways_are_counted_together(tmp_path: Path) -> None:
     assert counts['route="/predict",status="422"'] == "1.0"
     assert counts['route="other",status="404"'] == "1.0"
     assert not any("nowhere" in series for series in counts)
+
+
+@pytest.mark.parametrize("body", BAD_ROWS)
+def test_a_bad_row_gets_the_same_bytes(toy: httpx.Client, body: str) -> None:
+    same(toy, body)
+
+
+@pytest.mark.parametrize("path", ["/predict", ROUTE])
+def test_a_bad_row_is_refused_with_its_callers_id(toy: httpx.Client, path: str) -> None:
+    answer = toy.post(path, content="{}", headers={"X-Request-ID": "abc"})
+    assert (answer.status_code, answer.headers["X-Request-ID"], answer.json()["request_id"]) == (
+        *(422, "abc", "abc"),
+    )
+
+
+@pytest.mark.parametrize("path", ["/predict", ROUTE])
+@pytest.mark.parametrize(("body", "status"), [("{", 400), ("{}", 422)])
+def test_a_bad_row_is_diagnosed_and_counted_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, path: str, body: str, status: int
+) -> None:
+    store.promote("toy", publish_toy(store).version)
+    chosen = Settings(store=store.url)
+    live = Live(store, Telemetry(), chosen)
+    live.look()
+    served, asked = live.current(), list[bytes]()
+
+    def predict(body: bytes) -> Prediction:
+        asked.append(body)
+        return Served.predict(served, body)
+
+    monkeypatch.setattr(served, "predict", predict)
+    with httpx.Client(transport=InProcess(create_app(live, chosen)), base_url="http://test") as client:
+        assert client.post(path, content=body).status_code == status
+        counted = re.findall(
+            r'duration_seconds_count\{route="/predict",status="(\d+)"\} (\S+)', client.get("/metrics").text
+        )
+    assert asked == [body.encode()]
+    assert [(status, times) for status, times in counted if times != "0.0"] == [(str(status), "1.0")]
+
+
+@pytest.mark.parametrize("body", [TEXT, "{}"])
+def test_a_body_beyond_the_limit_is_refused_either_way(store: Store, body: str) -> None:
+    store.promote("toy", publish_toy(store).version)
+    with calling(store, max_body_bytes=200) as client:
+        assert same(client, body.ljust(201)).status_code == 413
+        assert same(client, body.ljust(200)).status_code != 413

@@ -248,3 +248,34 @@ def test_workers_without_anything_to_serve_keep_looking_and_so_does_one_that_com
     finally:
         process.kill()
         process.wait()
+
+
+HANGING = """
+import sys
+from threading import Event
+from app.__main__ import main
+from model_store.storage import LocalDisk
+
+listed = LocalDisk.list
+LocalDisk.list = lambda disk, folder: listed(disk, folder) if folder != "toy/versions" else Event().wait(40)
+sys.exit(main())
+"""
+
+
+def test_a_store_that_hangs_does_not_keep_it(toy: Store) -> None:
+    port = free_port()
+    words = ["--store", toy.url, "--name", "toy", "--port", str(port), "--grace-seconds", "2"]
+    command = [sys.executable, "-c", HANGING, *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True) as process:
+        wait_until_ready(process, f"http://127.0.0.1:{port}")
+        callers = [connect(port) for _ in range(8)]
+        for caller in callers:
+            caller.sendall(b"GET /model/versions HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.5)
+        process.terminate()
+        try:
+            assert seconds_to_end(process) < 20
+        finally:
+            process.kill()
+        for caller in callers:
+            caller.close()
