@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 import training
+from model_store.answers import Answerer
 from model_store.errors import InvalidName, NothingPromoted
 from model_store.store import Store
 from training.console import Narrator
@@ -48,6 +50,25 @@ def test_a_program_gets_the_manifest_the_model_and_the_scores_and_hears_nothing(
     assert stored.predictor.predict({"x": x}) == pytest.approx(published.model.predict({"x": x}), rel=1e-12)
     with pytest.raises(NothingPromoted):
         store.load_promoted("line")
+
+
+@pytest.mark.parametrize("transform", ["none", "log"])
+def test_the_reports_picture_is_drawn_from_the_bits_that_are_served(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, transform: str
+) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=200)
+    rows = np.column_stack([x, np.exp(0.5 * x + rng.normal(size=200) / 3)])
+    path = tmp_path / "table.csv"
+    np.savetxt(path, rows, delimiter=",", header="x,y", comments="")
+    drawn: list[Any] = []
+    monkeypatch.setattr(Axes, "fill_between", lambda _axes, *arrays, **_: drawn.append(arrays))
+    fit(path, recipe(target={"name": "y", "transform": transform}), "line", store)
+    answerer = Answerer(store.load("line", 1).predictor)
+    ((at, low, high),) = drawn
+    assert len(at) > 50
+    served = [answerer.answer_row([float(value)]) for value in at]
+    assert [(answer.lower, answer.upper) for answer in served] == list(zip(low, high, strict=True))
 
 
 def test_the_report_of_a_version_that_no_command_made_gives_none(table: Path, store: Store) -> None:

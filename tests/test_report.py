@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, Route
 
+from model_store.answers import Answers
 from model_store.columns import CategoricalFeature, Category
 from model_store.manifest import (
     SCHEMA_VERSION,
@@ -68,6 +70,11 @@ def description(**changes: Any) -> Description:
     return Description(**fields | changes)
 
 
+def answers_of(values: NDArray[np.float64]) -> Answers:
+    """Predictions with an interval around each."""
+    return Answers(values, values - 1.5678, values + 2.5432, {})
+
+
 def evidence(**changes: Any) -> Evidence:
     rng = np.random.default_rng(0)
     age = rng.uniform(0.5, 10, ROWS)
@@ -83,7 +90,7 @@ def evidence(**changes: Any) -> Evidence:
             FUEL.name: [FUEL.values[index % 3] for index in range(ROWS)],
         },
         "target": price,
-        "fitted": 20 - 1.5 * age,
+        "answers": answers_of(20 - 1.5 * age),
         "command": "python -m training fit cars.csv",
     }
     return Evidence(**fields | changes)
@@ -215,7 +222,7 @@ def test_the_page_says_what_the_model_is_and_how_to_make_it_again() -> None:
 def test_a_line_through_one_input_is_drawn_and_written_down() -> None:
     rows = evidence()
     z = (np.asarray(rows.inputs[AGE.name], dtype=float) - AGE.mean) / AGE.std
-    page = report_html(description(features=(AGE,)), 3, evidence(fitted=12.125 - 3.75 * z))
+    page = report_html(description(features=(AGE,)), 3, evidence(answers=answers_of(12.125 - 3.75 * z)))
     assert "price = 12.125 − 3.75 · (age − 5.25) / 2.5." in text_of(page)
     assert "The fit over the data" in text_of(page)
 
@@ -224,7 +231,7 @@ def test_a_target_of_logarithms_has_an_interval_of_factors() -> None:
     target = TARGET.model_copy(update={"transform": "log"})
     rows = evidence()
     log = description(features=(AGE,), target=target, network=Mlp(hidden=(8,)))
-    text = text_of(report_html(log, 3, evidence(fitted=np.abs(rows.fitted) + 1)))
+    text = text_of(report_html(log, 3, evidence(answers=answers_of(np.abs(rows.answers.values) + 1))))
     assert "between 0.209 and 12.7 times the prediction" in text
     assert "log actual − log predicted" in text
     assert "trained on the target's logarithm" in text
@@ -302,7 +309,9 @@ def test_a_million_rows_make_no_larger_a_page() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=1_000_000)
     page = report_html(
-        description(features=(AGE,)), 1, evidence(inputs={AGE.name: x}, target=2 * x + 1, fitted=2 * x)
+        description(features=(AGE,)),
+        1,
+        evidence(inputs={AGE.name: x}, target=2 * x + 1, answers=answers_of(2 * x)),
     )
     assert len(page) < 150_000
 

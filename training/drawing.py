@@ -236,12 +236,13 @@ def thinned_curve(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
     return x[possible], y[possible]
 
 
-def curve(x: Matrix, y: Matrix, across: Interval) -> tuple[Matrix, Matrix]:
-    """x and y, each (n,), at the distinct x of the window in order, of many 300 that are evenly spread."""
-    distinct, first = np.unique(x, return_index=True)
+def curve(rows: Matrix, across: Interval) -> Matrix:
+    """Of rows (n, k) those at distinct first values in the window, ascending; at most 300, evenly spread."""
+    distinct, first = np.unique(rows[:, 0], return_index=True)
     first = first[within(distinct, across)]
     chosen = np.unique(np.linspace(0, len(first) - 1, MOST_CURVE_POINTS // 2).astype(int))
-    return x[first[chosen]], y[first[chosen]]
+    drawn: Matrix = rows[first[chosen]]
+    return drawn
 
 
 def finite(values: Matrix) -> Matrix:

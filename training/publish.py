@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.answers import Answerer
 from model_store.columns import Columns, Matrix
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
@@ -21,7 +22,7 @@ from model_store.manifest import (
     Manifest,
     Training,
 )
-from model_store.predictor import dump_weights
+from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut
@@ -49,7 +50,7 @@ def publish(
     `command` is what the report gives for making it again, if there is one. Raises StoreError.
     """
     sample = sampled(table.blocks)
-    columns = table.columns(sample)
+    columns, tensors = table.columns(sample), model.fitted.network.tensors()
     description = Description(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -68,12 +69,12 @@ def publish(
         predicted=thinned(held_out.predicted) if held_out else None,
         inputs=columns,
         target=sample[:, -1],
-        fitted=model.predict(columns),
+        answers=Answerer(Predictor(description, tensors)).answer(columns),
         command=command,
     )
     return store.publish(
         description,
-        dump_weights(model.fitted.network.tensors()),
+        dump_weights(tensors),
         lambda number: {
             HISTORY: history_csv(model.fitted.history),
             REPORT: report_html(description, number, evidence),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
+from model_store.answers import Answers
 from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
-from model_store.manifest import Description, Linear, ResidualQuantiles, Target
+from model_store.manifest import Description, Linear, Target
 from training.drawing import (
     BLUE,
     HUGE,
@@ -47,7 +48,7 @@ class Evidence:
 
     `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
-    `inputs` are raw training rows, a column a feature, `target` and `fitted` what belongs to them; `command`
+    `inputs` are raw training rows, a column a feature, `target` and `answers` what belongs to them; `command`
     makes the version again, if there is one.
     """
 
@@ -57,7 +58,7 @@ class Evidence:
     predicted: Matrix | None
     inputs: dict[str, Column]
     target: Matrix
-    fitted: Matrix
+    answers: Answers
     command: str | None
 
 
@@ -129,8 +130,8 @@ def promise(description: Description) -> str:
         return "There were too few held-out rows for an interval around its predictions."
     rows = f"About {percent(interval.coverage)} of new rows are expected"
     if description.target.transform == "log":
-        least, most = bounds(np.ones(1), description.target, interval)
-        return f"{rows} to lie between {brief(least[0])} and {brief(most[0])} times the prediction."
+        least, most = map(description.target.untransformed, (interval.lower, interval.upper))
+        return f"{rows} to lie between {brief(least)} and {brief(most)} times the prediction."
     low, high = (beside(bound, unit) for bound in (interval.lower, interval.upper))
     return f"{rows} to lie between {low} and {high} the prediction."
 
@@ -180,20 +181,20 @@ def fit_over_data(description: Description, evidence: Evidence) -> Picture | str
     (feature, *others), target = description.features, description.target
     if others or isinstance(feature, CategoricalFeature):
         return ""
-    rows = np.column_stack([numbers(evidence.inputs[feature.name]), numbers(evidence.target)])
-    rows = np.column_stack([rows, numbers(evidence.fitted)])
+    answers = evidence.answers
+    drawn = (evidence.inputs[feature.name], evidence.target, answers.values, answers.lower, answers.upper)
+    rows = np.column_stack([numbers(column) for column in drawn if column is not None])
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not (drawable(rows[:, 0]) and drawable(rows[:, 1])):
         return "The fit has no picture: too few of its rows are complete."
-    across, up = window(rows[:, 0]), window(rows[:, 1:].ravel())
-    x, fitted = curve(rows[:, 0], rows[:, 2], across)
+    across, up = window(rows[:, 0]), window(rows[:, 1:3].ravel())
+    x, _, predicted, *bounds = curve(rows, across).T
 
     def draw(axes: Axes) -> None:
         scatter(axes, rows[:, 0], rows[:, 1], across, up)
-        if description.interval:
-            low, high = bounds(fitted, target, description.interval)
-            axes.fill_between(x, low, high, color=ORANGE, alpha=0.13, linewidth=0)
-        axes.plot(x, fitted, color=ORANGE, linewidth=2.4)
+        if bounds:
+            axes.fill_between(x, *bounds, color=ORANGE, alpha=0.13, linewidth=0)
+        axes.plot(x, predicted, color=ORANGE, linewidth=2.4)
         frame(axes, across, up)
         axes.set(xlabel=on_axis(labelled(feature)), ylabel=on_axis(labelled(target), 30))
 
@@ -329,14 +330,6 @@ def bars(feature: CategoricalFeature) -> list[tuple[str, int, float]]:
         rows.append((f"{len(others)} others", sum(category.rows for category in others)))
     longest = max(count for _, count in rows)
     return [(value, count, round(100 * count / longest, 1)) for value, count in rows]
-
-
-def bounds(fitted: Matrix, target: Target, interval: ResidualQuantiles) -> tuple[Matrix, Matrix]:
-    """The interval around predictions, in the target's unit."""
-    if target.transform == "log":
-        with np.errstate(over="ignore"):
-            return fitted * np.exp(interval.lower), fitted * np.exp(interval.upper)
-    return fitted + interval.lower, fitted + interval.upper
 
 
 def numbers(column: Column) -> Matrix:
