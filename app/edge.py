@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.exchange import Answering, Exchange, Records, sane_id
+from app.exchange import Accounts, Answering, Exchange, sane_id
 from app.refusals import Refused
 from app.telemetry import OVERLOADS, Telemetry
 from app.tracing import given_trace_id
@@ -42,8 +42,8 @@ class Edge:
     without its body.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, admission: Admission, records: Records) -> None:
-        self._app, self._telemetry, self._admission, self._records = app, telemetry, admission, records
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, admission: Admission, accounts: Accounts) -> None:
+        self._app, self._telemetry, self._admission, self._accounts = app, telemetry, admission, accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the server leaves the body of HEAD away."""
@@ -72,7 +72,7 @@ class Edge:
                 rows=state.get("rows"),
                 version=state.get("version"),
             )
-            self._records.add(exchange)
+            self._accounts.add(exchange)
 
     def _admitted(self, path: str) -> ASGIApp:
         if path in ALWAYS_ADMITTED or not self._admission.is_full:

@@ -53,7 +53,7 @@ class Exchange:
     version: str | None = None
 
 
-class Records:
+class Accounts:
     """Counts the requests that are over and logs a share: what came of them, never what they held."""
 
     def __init__(self, telemetry: Telemetry, share: float) -> None:

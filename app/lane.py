@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access import Access
 from app.bodies import SMALL_BODY
 from app.edge import Admission
-from app.exchange import Answering, Exchange, Records, sane_id
+from app.exchange import Accounts, Answering, Exchange, sane_id
 from app.live import Live
 from app.refusals import Refused
 from app.tracing import HotPathTracer, given_trace_id
@@ -34,17 +34,17 @@ class Lane:
         live: Live,
         access: Access,
         admission: Admission,
-        records: Records,
+        accounts: Accounts,
         *,
         most_bytes: int,
         traces: bool,
     ) -> None:
         self._app, self._live, self._access, self._admission = app, live, access, admission
-        self._telemetry, self._records = live.telemetry, records
+        self._telemetry, self._accounts = live.telemetry, accounts
         self._answered = live.telemetry.requests(PATH, HTTPStatus.OK)
         self._most_bytes = min(most_bytes, SMALL_BODY)
         self._tracer = HotPathTracer(PATH) if traces else None
-        self._is_watched = traces or records.is_logging
+        self._is_watched = traces or accounts.is_logging
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with what was read of it."""
@@ -78,7 +78,7 @@ class Lane:
         self._answered.add(seconds := perf_counter() - began)
         if self._is_watched:
             exchange = self._exchange(scope, HTTPStatus.OK, request_id, seconds)
-            self._records.log(replace(exchange, rows=1, version=prediction.version))
+            self._accounts.log(replace(exchange, rows=1, version=prediction.version))
 
     def _plain_body(self, message: Message, headers: Mapping[bytes, bytes]) -> bytes | None:
         """The whole body of a plain request; None for another, which is for the route to answer."""
@@ -93,7 +93,7 @@ class Lane:
     ) -> None:
         answer = voice_of(PATH)(refused, request_id.decode())
         await answer(scope, receive, Answering(send, request_id).send)
-        self._records.add(self._exchange(scope, refused.status, request_id, perf_counter() - began))
+        self._accounts.add(self._exchange(scope, refused.status, request_id, perf_counter() - began))
 
     def _exchange(self, scope: Scope, status: HTTPStatus, request_id: bytes, seconds: float) -> Exchange:
         """What came of a request, traced if that is wanted."""

@@ -18,7 +18,7 @@ from app.access import Access
 from app.api import router
 from app.catalogue import Catalogue
 from app.edge import Admission, Edge
-from app.exchange import Records
+from app.exchange import Accounts
 from app.lane import Lane
 from app.lifecycle import Lifecycle
 from app.live import Live
@@ -92,10 +92,10 @@ def create_app(live: Live, settings: Settings) -> ASGIApp:
     app.include_router(router(live, Catalogue(live), lifecycle, settings, access))
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
     admission = Admission(settings.max_in_flight, live.telemetry)
-    records = Records(live.telemetry, settings.log_requests)
-    edge = Edge(app, live.telemetry, admission, records)
+    accounts = Accounts(live.telemetry, settings.log_requests)
+    edge = Edge(app, live.telemetry, admission, accounts)
     return Lane(
-        *(edge, live, access, admission, records),
+        *(edge, live, access, admission, accounts),
         most_bytes=settings.max_body_bytes,
         traces=settings.tracing,
     )
