@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 
 from model_store.store import Store, open_store
 from tests.browser import chromium
+from tests.in_process import calling
 from tests.toys import publish_toy
 
 # The tests' own variable is no setting of the service, which refuses to start with it.
@@ -148,13 +150,32 @@ def first_service(first_model: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mixed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service of a toy with two numbers and a category, names with odd characters."""
-    store = tmp_path_factory.mktemp("mixed") / "store"
-    opened = open_store(str(store))
-    opened.promote("toy", publish_toy(opened).version)
-    with serving(store) as url:
+def first_client(first_model: Path) -> Iterator[httpx.Client]:
+    """A client of the first model, served in this process."""
+    with calling(open_store(str(first_model))) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a toy with two numbers and a category, names with odd characters."""
+    store = open_store(str(tmp_path_factory.mktemp("mixed") / "store"))
+    store.promote("toy", publish_toy(store).version)
+    return store
+
+
+@pytest.fixture(scope="session")
+def mixed_service(mixed_store: Store) -> Iterator[str]:
+    """The address of a service of the toy."""
+    with serving(Path(mixed_store.url)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mixed_client(mixed_store: Store) -> Iterator[httpx.Client]:
+    """A client of the toy, served in this process."""
+    with calling(mixed_store) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
