@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -81,8 +80,8 @@ class Follower(ABC):
         return self.metric("plumbline_model_load_failures_total")
 
     @abstractmethod
-    def hang_up(self) -> None:
-        """Make it look at the store at once."""
+    def look(self) -> None:
+        """Have it look at the store, unless it does so by itself."""
 
     @abstractmethod
     def events(self) -> list[dict[str, Any]]:
@@ -107,6 +106,9 @@ class Service(Follower):
     process: subprocess.Popen[bytes]
     log: Path
 
+    def look(self) -> None:
+        """It looks now and then."""
+
     def hang_up(self) -> None:
         """Send SIGHUP."""
         self.process.send_signal(signal.SIGHUP)
@@ -118,13 +120,13 @@ class Service(Follower):
 
 @dataclass(frozen=True)
 class Here(Follower):
-    """A service in this process."""
+    """A service in this process, which looks when it is told to."""
 
     live: Live
     logged: list[EventDict]
 
-    def hang_up(self) -> None:
-        """Look, and come back when it is done."""
+    def look(self) -> None:
+        """Look once."""
         self.live.look()
 
     def events(self) -> list[dict[str, Any]]:
@@ -164,32 +166,14 @@ def running(
 
 
 @contextmanager
-def watching(store: Store, *, refresh: float = 0.05, **settings: Any) -> Iterator[Here]:
+def watching(store: Store, **settings: Any) -> Iterator[Here]:
     """A service of the store in this process, ready or not; nothing it logs may be a defect of its own."""
     with capture_logs() as logged:
         live, application = assembled(store, **settings)
-        with client_of(application) as client, looking(live, refresh):
+        with client_of(application) as client:
             here = Here(client, live, logged)
             yield here
     assert not [event for event in here.events() if event["level"] not in {"info", "warning"}]
-
-
-@contextmanager
-def looking(live: Live, refresh: float) -> Iterator[None]:
-    """Look at the store that often, as a service does."""
-    over = Event()
-
-    def look_until_over() -> None:
-        while not over.wait(refresh):
-            live.look()
-
-    thread = Thread(target=look_until_over)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(PATIENCE)
 
 
 def address(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -210,6 +194,7 @@ def address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def follows(service: Follower, version: int) -> None:
     """Wait until that version answers."""
+    service.look()
     eventually(f"version {version} is served", lambda: service.version == str(version))
 
 
@@ -367,11 +352,13 @@ def test_a_store_that_goes_away_under_a_pinned_version_is_told(toys: Store, tmp_
     with watching(toys, version=2) as pinned:
         answers_as(pinned, 2)
         Path(toys.url).rename(tmp_path / "elsewhere")
-        eventually("the trouble is told", lambda: "detail" in pinned.client.get("/readyz").json())
+        pinned.look()
+        assert "detail" in pinned.client.get("/readyz").json()
         assert "plumbline_store_reachable 0.0" in pinned.client.get("/metrics").text
         answers_as(pinned, 2)
         (tmp_path / "elsewhere").rename(toys.url)
-        eventually("it is over", lambda: "detail" not in pinned.client.get("/readyz").json())
+        pinned.look()
+        assert "detail" not in pinned.client.get("/readyz").json()
 
 
 def test_a_pinned_version_that_is_not_there_is_served_once_it_is_published(store: Store) -> None:
@@ -387,6 +374,8 @@ def test_a_pinned_version_that_is_not_there_is_served_once_it_is_published(store
 def refuses_to_predict(service: Follower, store: Store) -> None:
     """Check what is answered while no version is loaded, and that several looks write one line."""
     failures = service.failures
+    for _ in range(4):
+        service.look()
     eventually("four looks failed", lambda: service.failures >= failures + 4)
     assert service.client.get("/livez").status_code == 200
     ready = service.client.get("/readyz")
@@ -464,6 +453,7 @@ def test_a_start_with_nothing_to_serve_waits_and_serves_as_soon_as_it_can(
         refuses_to_predict(service, store)
         assert service.metric("plumbline_store_reachable") == (spoil not in {close, replace_by_a_file})
         mend(store)
+        service.look()
         eventually("it is ready", lambda: service.client.get("/readyz").status_code == 200)
         assert service.predict()["prediction"] == pytest.approx(expected(1), rel=1e-12)
         assert "detail" not in service.ready()
@@ -514,12 +504,12 @@ def test_the_check_looks_at_a_pinned_version(toys: Store, version: int, code: in
     ],
 )
 def test_a_promotion_that_is_broken_keeps_the_old_version_until_it_is_mended(toys: Store, path: str) -> None:
-    with watching(toys, refresh=float(NEVER)) as service:
+    with watching(toys) as service:
         toys.promote("toy", 2)
         flip(file_of(toys, path))
         for looks in range(1, 4):
-            service.hang_up()
-            eventually("the look failed", partial(has_failed, service, looks))
+            service.look()
+            assert service.failures == looks
             answers_as(service, 1)
         ready = service.client.get("/readyz")
         assert (ready.status_code, ready.json()["version"]) == (200, "1")
@@ -529,14 +519,9 @@ def test_a_promotion_that_is_broken_keeps_the_old_version_until_it_is_mended(toy
         assert str(file_of(toys, path)) in warning
         assert warning.endswith("; version 1 stays")
         flip(file_of(toys, path))
-        service.hang_up()
         follows(service, 2)
         answers_as(service, 2)
         assert "detail" not in service.ready()
-
-
-def has_failed(service: Follower, looks: int) -> bool:
-    return service.failures == looks
 
 
 def delete(store: Store) -> None:
@@ -578,6 +563,8 @@ def test_a_store_that_is_lost_while_serving_is_said_to_be_and_followed_again_whe
     with running(toys, before=before) if before else watching(toys) as service:
         assert service.metric("plumbline_store_reachable") == 1
         lose(toys)
+        for _ in range(3):
+            service.look()
         eventually("three looks failed", lambda: service.failures >= 3)
         answers_as(service, 1)
         ready = service.client.get("/readyz")
@@ -587,6 +574,7 @@ def test_a_store_that_is_lost_while_serving_is_said_to_be_and_followed_again_whe
         assert service.metric("plumbline_store_reachable") == 0
         assert len(service.warnings()) == 1
         restore(toys)
+        service.look()
         eventually("the store answers", lambda: service.metric("plumbline_store_reachable") == 1)
         eventually("nothing is wrong", lambda: "detail" not in service.ready())
         toys.promote("toy", 2)
@@ -602,7 +590,7 @@ def test_files_overwritten_in_place_change_no_answer(toys: Store, how: str) -> N
         for path in sorted(file_of(toys, "versions/1").iterdir()):
             spoil(path, how)
         passed = service.metric("plumbline_model_loads_total")
-        service.hang_up()
+        service.look()
         after = service.client.post("/predict/batch", json={"instances": rows})
         toys.promote("toy", 2)
         follows(service, 2)
