@@ -22,21 +22,9 @@ from tests.browser import chromium
 from tests.in_process import calling
 from tests.toys import publish_toy
 
-# The tests' own variable is no setting of the service, which refuses to start with it.
-USED_CARS = os.environ.pop("PLUMBLINE_USED_CARS", None)
+pytest_plugins = ["tests.needs"]
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--torture` runs the fault tests at their full size, `--images` those of the container images."""
-    parser.addoption("--torture", action="store_true", help="run the fault tests at their full size")
-    parser.addoption("--images", action="store_true", help="build the container images and run them")
-
-
-@pytest.fixture(scope="session")
-def torture(request: pytest.FixtureRequest) -> bool:
-    """Whether the fault tests run at their full size."""
-    return bool(request.config.getoption("--torture"))
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -183,14 +171,6 @@ def browser() -> Iterator[Browser]:
     """A browser for the pages; no longer than a module, because its loop forbids all others."""
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="session")
-def used_cars() -> Path:
-    """The folder of the real data set, where there is one."""
-    if not USED_CARS:
-        pytest.skip("the real data are not here: PLUMBLINE_USED_CARS does not name their folder")
-    return Path(USED_CARS)
 
 
 def events(log: str) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -90,10 +89,9 @@ def peak_memory(process: subprocess.Popen[str]) -> float:
     return int(found[1]) / 1024
 
 
+@pytest.mark.needs("prlimit")
 @pytest.mark.parametrize("headers", [CSV, {"Content-Type": "text/csv"}], ids=["held", "not held"])
 def test_a_disk_without_room_ends_one_answer_and_nothing_else(store: str, headers: dict[str, str]) -> None:
-    if not shutil.which("prlimit"):
-        pytest.skip("prlimit is not here to limit the size of files: it is in util-linux")
     table = (HEADER + LINE * 200_000).encode()
     with service(store, largest_file=2_000_000) as (_, port):
         url = f"http://127.0.0.1:{port}"
