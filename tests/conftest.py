@@ -104,6 +104,11 @@ def wait_until_ready(process: subprocess.Popen[str], url: str, path: str = "/rea
     pytest.fail("the service was not ready within 30 s")
 
 
+def each_anew(url: httpx.URL | str) -> httpx.Client:
+    """A client that opens a connection for every call, so that any worker may answer it."""
+    return httpx.Client(base_url=url, headers={"Connection": "close"}, timeout=20)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""

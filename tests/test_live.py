@@ -28,7 +28,7 @@ from app.live import Live
 from model_store.encoding import Columns
 from model_store.manifest import Linear, Manifest, Mlp, ResidualQuantiles
 from model_store.store import Store, open_store
-from tests.conftest import events
+from tests.conftest import each_anew, events
 from tests.in_process import assembled, client_of, run_here
 from tests.load import Answers, Load
 from tests.toys import (
@@ -658,7 +658,7 @@ def chunk(text: str) -> bytes:
 
 def versions_seen(url: httpx.URL, calls: int) -> set[str]:
     """The versions that answer as many calls, each over a connection of its own."""
-    with httpx.Client(base_url=url, headers={"Connection": "close"}) as client:
+    with each_anew(url) as client:
         answers = [client.post("/predict", json=ROW) for _ in range(calls)]
     assert {answer.status_code for answer in answers} == {200}
     return {answer.json()["version"] for answer in answers}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -17,7 +16,7 @@ from app.__main__ import main
 from app.main import build
 from app.settings import Settings
 from model_store.store import Store
-from tests.conftest import events, free_port, started
+from tests.conftest import each_anew, events, free_port, started
 from tests.in_process import run_here
 from tests.toys import publish_toy
 
@@ -126,10 +125,9 @@ def test_an_unknown_variable_ends_the_factory_with_its_name(
 
 def statuses(port: int, keys: tuple[str, ...]) -> list[int]:
     """The status that each key gets."""
-    url = f"http://127.0.0.1:{port}/model"
-    return [
-        httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=20).status_code for key in keys
-    ]
+    with each_anew(f"http://127.0.0.1:{port}") as client:
+        headers = [{"Authorization": f"Bearer {key}"} for key in keys]
+        return [client.get("/model", headers=given).status_code for given in headers]
 
 
 def test_keys_come_from_the_variable_and_from_the_file(toy_store: Store, tmp_path: Path) -> None:
@@ -193,12 +191,12 @@ def test_a_worker_that_comes_later_asks_for_the_same_keys(toy_store: Store, tmp_
         os.kill(min(first), signal.SIGKILL)
         while len(workers_of(process.pid) - {min(first)}) < 2:
             time.sleep(0.1)
-        statuses = set()
+        seen = set()
         for _ in range(30):
             time.sleep(0.1)
-            statuses.add(httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).status_code)
+            seen.update(statuses(port, ("no key",)))
         later = workers_of(process.pid)
-    assert statuses == {401}
+    assert seen == {401}
     assert len(later) == 2
     assert min(first) not in later
 
@@ -245,8 +243,8 @@ def test_another_address_without_keys_is_warned_of_loudly(
 def test_two_workers_serve_and_end_together(toy_store: Store) -> None:
     port = free_port()
     with started("app", "--store", toy_store.url, "--port", port, "--workers", 2, port=port) as process:
-        for _ in range(20):
-            assert httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).json()["version"] == "1"
+        with each_anew(f"http://127.0.0.1:{port}") as client:
+            assert {client.get("/model").json()["version"] for _ in range(20)} == {"1"}
         process.terminate()
         log, _ = process.communicate(timeout=30)
     assert process.returncode == 0
