@@ -18,8 +18,7 @@ run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
 
 # All tests in two processes, or those that ARGS picks in one: make test ARGS='-k name'.
-ARGS ?= $(IN_TWO)
-IN_TWO := --numprocesses 2 --dist worksteal
+ARGS ?= --numprocesses 2 --dist worksteal
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
