@@ -17,8 +17,11 @@ PROMOTED := models/$(MODEL)/promotions/1.json
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
 
+# All tests in two processes, or those that ARGS picks in one: make test ARGS='-k name'.
+ARGS ?= --numprocesses 2 --dist worksteal
+
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 # Every fault test at its full size, which takes about ten minutes.
 torture: .venv/dev

@@ -13,28 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 
 from model_store.store import Store, open_store
 from tests.browser import chromium
+from tests.in_process import calling
 from tests.toys import publish_toy
 
-# The tests' own variable is no setting of the service, which refuses to start with it.
-USED_CARS = os.environ.pop("PLUMBLINE_USED_CARS", None)
+pytest_plugins = ["tests.needs"]
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--torture` runs the fault tests at their full size, `--images` those of the container images."""
-    parser.addoption("--torture", action="store_true", help="run the fault tests at their full size")
-    parser.addoption("--images", action="store_true", help="build the container images and run them")
-
-
-@pytest.fixture(scope="session")
-def torture(request: pytest.FixtureRequest) -> bool:
-    """Whether the fault tests run at their full size."""
-    return bool(request.config.getoption("--torture"))
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -114,6 +104,11 @@ def wait_until_ready(process: subprocess.Popen[str], url: str, path: str = "/rea
     pytest.fail("the service was not ready within 30 s")
 
 
+def each_anew(url: httpx.URL | str) -> httpx.Client:
+    """A client that opens a connection for every call, so that any worker may answer it."""
+    return httpx.Client(base_url=url, headers={"Connection": "close"}, timeout=20)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""
@@ -148,13 +143,32 @@ def first_service(first_model: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mixed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service of a toy with two numbers and a category, names with odd characters."""
-    store = tmp_path_factory.mktemp("mixed") / "store"
-    opened = open_store(str(store))
-    opened.promote("toy", publish_toy(opened).version)
-    with serving(store) as url:
+def first_client(first_model: Path) -> Iterator[httpx.Client]:
+    """A client of the first model, served in this process."""
+    with calling(open_store(str(first_model))) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def mixed_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a toy with two numbers and a category, names with odd characters."""
+    store = open_store(str(tmp_path_factory.mktemp("mixed") / "store"))
+    store.promote("toy", publish_toy(store).version)
+    return store
+
+
+@pytest.fixture(scope="session")
+def mixed_service(mixed_store: Store) -> Iterator[str]:
+    """The address of a service of the toy."""
+    with serving(Path(mixed_store.url)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def mixed_client(mixed_store: Store) -> Iterator[httpx.Client]:
+    """A client of the toy, served in this process."""
+    with calling(mixed_store) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +176,6 @@ def browser() -> Iterator[Browser]:
     """A browser for the pages; no longer than a module, because its loop forbids all others."""
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="session")
-def used_cars() -> Path:
-    """The folder of the real data set, where there is one."""
-    if not USED_CARS:
-        pytest.skip("the real data are not here: PLUMBLINE_USED_CARS does not name their folder")
-    return Path(USED_CARS)
 
 
 def events(log: str) -> list[dict[str, Any]]:

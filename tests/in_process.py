@@ -101,13 +101,24 @@ def scope_of(request: httpx.Request) -> Scope:
     }
 
 
-@contextmanager
-def calling(store: Store, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a service, in this process, of what the store has now."""
+def assembled(store: Store, **settings: Any) -> tuple[Live, ASGIApp]:
+    """An application, and what is live in it: what the store has now."""
     chosen = Settings(store=store.url, **settings)
     live = Live(store, Telemetry(), chosen)
     live.look()
-    with httpx.Client(transport=InProcess(create_app(live, chosen)), base_url="http://test") as client:
+    return live, create_app(live, chosen)
+
+
+def client_of(application: ASGIApp) -> httpx.Client:
+    """A client that calls an application."""
+    return httpx.Client(transport=InProcess(application), base_url="http://test")
+
+
+@contextmanager
+def calling(store: Store, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a service of what the store has now."""
+    _, application = assembled(store, **settings)
+    with client_of(application) as client:
         yield client
 
 

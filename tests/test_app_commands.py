@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.__main__ import main
 from model_store.store import Store
 from tests.conftest import events, free_port, run, started, wait_until_ready
+from tests.in_process import run_here
 from tests.toys import publish_toy
 
 
@@ -23,8 +25,8 @@ def port() -> int:
 
 
 def refused(code: int, *arguments: object) -> str:
-    """Run the service's command, which must end with `code` and one sentence; return that."""
-    result = run("app", *arguments, timeout=30)
+    """Call the service's command, which must end with `code` and one sentence; return that."""
+    result = run_here(main, *arguments)
     assert result.returncode == code, result
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -113,6 +115,9 @@ def test_a_host_that_is_not_this_machine_ends_it(first_model: Path) -> None:
 def test_a_bad_variable_ends_it_as_a_bad_argument_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUMBLINE_PORT", "http")
     assert refused(2).startswith("error: port: ")
+    result = run("app")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == refused(2)
 
 
 def test_an_argument_is_stronger_than_a_variable(
@@ -125,7 +130,7 @@ def test_an_argument_is_stronger_than_a_variable(
 
 
 def test_help_names_every_setting() -> None:
-    result = run("app", "--help")
+    result = run_here(main, "--help")
     assert result.returncode == 0
     for option in ("--store", "--name", "--host", "--port", "--max-body-bytes"):
         assert option in result.stdout
@@ -216,7 +221,7 @@ def wait_for_version(client: httpx.Client, version: str) -> None:
 def test_check_verifies_what_would_be_served_and_ends_with_0(store: Store) -> None:
     store.promote("toy", publish_toy(store).version)
     manifest = (Path(store.url) / "toy" / "versions" / "1" / "manifest.json").read_bytes()
-    result = run("app", "--check", "--store", store.url, timeout=30)
+    result = run("app", "--check", "--store", store.url)
     assert (result.returncode, result.stderr) == (0, "")
     digest = hashlib.sha256(manifest).hexdigest()
     assert result.stdout == f"toy version 1 is whole, digest {digest}\n"
@@ -226,7 +231,7 @@ def test_check_looks_at_the_pinned_version_and_not_at_the_promoted_one(store: St
     for _ in range(2):
         publish_toy(store)
     store.promote("toy", 2)
-    result = run("app", "--check", "--store", store.url, "--version", 1, timeout=30)
+    result = run_here(main, "--check", "--store", store.url, "--version", 1)
     assert result.returncode == 0
     assert result.stdout.startswith("toy version 1 ")
     assert "3" in refused(3, "--check", "--store", store.url, "--version", 3)
@@ -235,7 +240,7 @@ def test_check_looks_at_the_pinned_version_and_not_at_the_promoted_one(store: St
 def test_check_listens_nowhere(store: Store) -> None:
     store.promote("toy", publish_toy(store).version)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = run("app", "--check", "--store", store.url, "--port", taken.getsockname()[1], timeout=30)
+        result = run_here(main, "--check", "--store", store.url, "--port", taken.getsockname()[1])
     assert result.returncode == 0
 
 

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,8 @@ import httpx
 import pytest
 
 from model_store.manifest import Linear
-from tests.conftest import serving
+from model_store.store import open_store
+from tests.in_process import calling
 from tests.toys import AGE, FUEL, POWER, expected_predictions, toy_rows, toy_weights
 
 ROW = {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
@@ -16,9 +16,8 @@ POWER_POINTER = "power 'bhp' ~1 ñ~0"
 
 
 @pytest.fixture(scope="module")
-def toy(mixed_service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=mixed_service) as client:
-        yield client
+def toy(mixed_client: httpx.Client) -> httpx.Client:
+    return mixed_client
 
 
 def predict(client: httpx.Client, body: object) -> dict[str, Any]:
@@ -163,10 +162,9 @@ def test_a_body_of_the_limit_passes_and_a_byte_more_does_not(
 ) -> None:
     body = b'{"instances": [{"Kilometers_Driven": 57000}]}'
     content = iter([body[:20], body[20:] + b" " * excess]) if chunked else body + b" " * excess
-    with serving(first_model, "--max-body-bytes", str(len(body))) as url:
-        answer = httpx.post(f"{url}/predict/batch", content=content)
-        assert answer.status_code == status
-        assert httpx.post(f"{url}/predict/batch", content=body).status_code == 200
+    with calling(open_store(str(first_model)), max_body_bytes=len(body)) as client:
+        assert client.post("/predict/batch", content=content).status_code == status
+        assert client.post("/predict/batch", content=body).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])

@@ -23,8 +23,9 @@ from app import spool
 from app.csv_stream import ADDED
 from model_store.manifest import Target
 from model_store.records import LONGEST_RECORD, cells_of, split_records
-from model_store.store import open_store
-from tests.conftest import serving, wait_until_ready
+from model_store.store import Store
+from tests.conftest import wait_until_ready
+from tests.in_process import calling
 from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_description, toy_rows
 
 CSV = {"Content-Type": "text/csv"}
@@ -34,9 +35,8 @@ LOG = Target(**TARGET.model_dump() | {"transform": "log"})
 
 
 @pytest.fixture(scope="module")
-def toy(mixed_service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=mixed_service, timeout=60) as client:
-        yield client
+def toy(mixed_client: httpx.Client) -> httpx.Client:
+    return mixed_client
 
 
 def post(client: httpx.Client, content: str | bytes | Iterator[bytes]) -> bytes:
@@ -207,15 +207,14 @@ def test_an_answered_csv_can_be_answered_again(toy: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ADDED)
-def test_an_input_may_have_the_name_of_an_answers_column(tmp_path: Path, name: str) -> None:
-    store = open_store(str(tmp_path / "store"))
+def test_an_input_may_have_the_name_of_an_answers_column(store: Store, name: str) -> None:
     renamed = (AGE.model_copy(update={"name": name}), POWER, FUEL)
     golden = [
         row.model_copy(update={"inputs": {name if key == "age" else key: x for key, x in row.inputs.items()}})
         for row in toy_description().golden
     ]
     store.promote("toy", publish_toy(store, features=renamed, golden=tuple(golden)).version)
-    with serving(Path(store.url)) as url, httpx.Client(base_url=url) as client:
+    with calling(store) as client:
         header, row = post(client, f"{name},{POWER.name},{FUEL.name}\n{GOOD}\n").decode().splitlines()
         members = {name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
         alone = client.post("/predict", content=json.dumps(members))
@@ -292,12 +291,11 @@ def test_a_category_in_quotes_may_hold_a_comma(toy: httpx.Client) -> None:
     assert added(answer[0]) == expected(toy, {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "a,b"})
 
 
-def test_a_missing_number_is_filled_where_the_model_has_a_filling(tmp_path: Path) -> None:
-    opened = open_store(str(tmp_path / "store"))
+def test_a_missing_number_is_filled_where_the_model_has_a_filling(store: Store) -> None:
     filled = AGE.model_copy(update={"fill": 3.25})
-    opened.promote("toy", publish_toy(opened, features=(filled, POWER, FUEL)).version)
+    store.promote("toy", publish_toy(store, features=(filled, POWER, FUEL)).version)
     cells = ["", "null", "null years", "nan", "NA", "3.25"]
-    with serving(tmp_path / "store") as url, httpx.Client(base_url=url) as client:
+    with calling(store) as client:
         answers = table(post(client, "\n".join([HEADER, *(f"{cell},90.5,diesel" for cell in cells)])))
         null = expected(client, {AGE.name: None, POWER.name: 90.5, FUEL.name: "diesel"})
     assert [added(answer) for answer in answers] == [null] * len(cells)
@@ -508,13 +506,12 @@ def test_a_client_that_goes_away_in_the_middle_does_not_hurt_the_service(
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
-def test_all_rows_of_the_real_test_file_are_answered(first_service: str, used_cars: Path) -> None:
+def test_all_rows_of_the_real_test_file_are_answered(first_client: httpx.Client, used_cars: Path) -> None:
     content = (used_cars / "test-data.csv").read_bytes()
-    with httpx.Client(base_url=first_service, timeout=60) as client:
-        given, answers = table(content), table(post(client, content))
-        assert len(answers) == 1234
-        for row, answer in zip(given[::100], answers[::100], strict=True):
-            km = float(row["Kilometers_Driven"])
-            assert added(answer) == expected(client, {"Kilometers_Driven": km})
+    given, answers = table(content), table(post(first_client, content))
+    assert len(answers) == 1234
+    for row, answer in zip(given[::100], answers[::100], strict=True):
+        km = float(row["Kilometers_Driven"])
+        assert added(answer) == expected(first_client, {"Kilometers_Driven": km})
     assert [{name: answer[name] for name in given[0]} for answer in answers] == given
     assert not any(answer["error"] for answer in answers)

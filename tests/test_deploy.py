@@ -95,9 +95,9 @@ def test_the_kustomization_names_every_file_but_those_that_are_applied_by_themse
     assert set(KUSTOMIZATION["resources"]) <= files
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl, which can put it together, is not here")
+@pytest.mark.needs("kubectl")
 def test_kubectl_puts_the_kustomization_together() -> None:
-    command = [str(shutil.which("kubectl")), "kustomize", str(KUBERNETES)]
+    command = ["kubectl", "kustomize", str(KUBERNETES)]
     built = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     kinds = sorted(content["kind"] for content in yaml.safe_load_all(built))
     assert kinds == sorted(manifest(name)["kind"] for name in KUSTOMIZATION["resources"])

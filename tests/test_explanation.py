@@ -12,7 +12,7 @@ from model_store.explanation import average_row, explain, gradients
 from model_store.manifest import Linear, Mlp, Target
 from model_store.predictor import Predictor
 from model_store.store import open_store
-from tests.conftest import serving
+from tests.in_process import calling
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET, publish_toy, toy_description, toy_rows, toy_weights
 
 Vector = NDArray[np.float64]
@@ -76,10 +76,9 @@ def fine_quadrature(network: Mlp, weights: dict[str, Vector], row: Vector) -> Ve
 def client(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    store = tmp_path_factory.mktemp("explained") / "store"
-    opened = open_store(str(store))
-    opened.promote("toy", publish_toy(opened, request.param, features=(NULLED, POWER, FUEL)).version)
-    with serving(store) as url, httpx.Client(base_url=url) as connected:
+    store = open_store(str(tmp_path_factory.mktemp("explained") / "store"))
+    store.promote("toy", publish_toy(store, request.param, features=(NULLED, POWER, FUEL)).version)
+    with calling(store) as connected:
         yield connected
 
 

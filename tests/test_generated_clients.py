@@ -5,7 +5,6 @@ The generators are installed into an environment of their own, which takes about
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -104,9 +103,7 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory, *, torture: bool) -> Workshop:
-    if not torture:
-        pytest.skip("generating clients takes about a minute: run it with --torture")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     folder = tmp_path_factory.mktemp("generated")
     subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True, timeout=120)
     workshop = Workshop(folder)
@@ -178,11 +175,10 @@ def test_a_client_made_by_openapi_python_client_is_answered_as_plain_http_is(
     assert say(workshop, mixed_service, ATTRS_CLIENT) == expected(mixed_service)
 
 
+@pytest.mark.needs("java")
 def test_a_client_made_by_openapi_generator_is_answered_as_plain_http_is(
     workshop: Workshop, mixed_service: str
 ) -> None:
-    if not shutil.which("java"):
-        pytest.skip("there is no java here, in which openapi-generator is written")
     printed = workshop.run(
         *("openapi-generator-cli", "generate", "-i", f"{mixed_service}/openapi.json", "-g", "python"),
         *("-o", ".", "--package-name", "pydantic_client"),

@@ -13,8 +13,9 @@ import pytest
 
 from model_store.manifest import Linear
 from model_store.predictor import dump_weights
-from model_store.store import open_store
+from model_store.store import Store, open_store
 from tests.conftest import serving
+from tests.in_process import calling
 from tests.toys import AGE, FUEL, POWER, publish_toy, toy_description, toy_weights
 
 ROW = {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
@@ -31,20 +32,27 @@ MOST_ROWS = 100
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service of a toy with a report."""
+def reporting(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of a toy with a report."""
     store = open_store(str(tmp_path_factory.mktemp("http") / "store"))
     weights = dump_weights(toy_weights(Linear(), 5))
     files = {"history.csv": b"epoch,cost\n0,1.0\n", "report.html": REPORT}
     store.promote("toy", store.publish(toy_description(), weights, lambda _number: files).version)
     publish_toy(store)
-    with serving(Path(store.url)) as url:
+    return store
+
+
+@pytest.fixture(scope="module")
+def service(reporting: Store) -> Iterator[str]:
+    """The address of a real service, for what depends on the bytes that come and go."""
+    with serving(Path(reporting.url)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def toy(service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service, timeout=30) as client:
+def toy(reporting: Store) -> Iterator[httpx.Client]:
+    """A client of a service in this process."""
+    with calling(reporting) as client:
         yield client
 
 
@@ -53,8 +61,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service with small limits."""
     store = open_store(str(tmp_path_factory.mktemp("limited") / "store"))
     store.promote("toy", publish_toy(store).version)
-    limits = ("--max-rows", str(MOST_ROWS), "--max-body-bytes", "100000")
-    with serving(Path(store.url), *limits) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with calling(store, max_rows=MOST_ROWS, max_body_bytes=100_000) as client:
         yield client
 
 

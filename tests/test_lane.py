@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,6 @@ from app.settings import Settings
 from app.telemetry import Telemetry
 from model_store.manifest import Linear, Mlp
 from model_store.store import Store, open_store
-from tests.conftest import serving
 from tests.in_process import InProcess, calling
 from tests.toys import AGE, FUEL, POWER, TARGET, publish_toy, toy_description
 
@@ -42,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     store = open_store(str(tmp_path_factory.mktemp("lane") / "store"))
     store.promote("toy", publish_toy(store, **request.param).version)
-    with serving(Path(store.url)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with calling(store) as client:
         yield client
 
 
@@ -134,10 +132,9 @@ def test_a_body_in_several_pieces_is_answered(toy: httpx.Client) -> None:
     assert toy.post("/predict", content=pieces).json() == toy.post(ROUTE, content=TEXT).json()
 
 
-def test_both_ways_are_counted_together(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path / "store"))
+def test_both_ways_are_counted_together(store: Store) -> None:
     store.promote("toy", publish_toy(store).version)
-    with serving(Path(store.url)) as url, httpx.Client(base_url=url) as client:
+    with calling(store) as client:
         for path in ("/predict", ROUTE, "/predict"):
             assert client.post(path, content=TEXT).status_code == 200
         assert client.post("/predict", content="{}").status_code == 422

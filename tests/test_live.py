@@ -8,21 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
+from app.__main__ import main
+from app.live import Live
 from model_store.columns import Columns
 from model_store.manifest import Linear, Manifest, Mlp, ResidualQuantiles
 from model_store.store import Store, open_store
-from tests.conftest import events, run
+from tests.conftest import each_anew, events
+from tests.in_process import assembled, client_of, run_here
 from tests.load import Answers, Load
 from tests.toys import (
     AGE,
@@ -45,12 +52,10 @@ Change = Callable[[Store], object]
 
 
 @dataclass(frozen=True)
-class Service:
-    """A real process that serves a store, and what it wrote."""
+class Follower(ABC):
+    """A service that follows a store, and a client of it."""
 
-    process: subprocess.Popen[bytes]
     client: httpx.Client
-    log: Path
 
     @property
     def version(self) -> str | None:
@@ -74,9 +79,13 @@ class Service:
         """How many looks at the store failed."""
         return self.metric("plumbline_model_load_failures_total")
 
-    def hang_up(self) -> None:
-        """Send SIGHUP."""
-        self.process.send_signal(signal.SIGHUP)
+    @abstractmethod
+    def look(self) -> None:
+        """Have it look at the store, unless it does so by itself."""
+
+    @abstractmethod
+    def events(self) -> list[dict[str, Any]]:
+        """The log's lines."""
 
     def predict(self) -> dict[str, Any]:
         """The answer for ROW."""
@@ -89,9 +98,40 @@ class Service:
         """The log's lines about what is wrong, without their time."""
         return [f"{e['error']}; {e['so']}" for e in self.events() if e["level"] == "warning"]
 
+
+@dataclass(frozen=True)
+class Service(Follower):
+    """A real process, and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def look(self) -> None:
+        """It looks now and then."""
+
+    def hang_up(self) -> None:
+        """Send SIGHUP."""
+        self.process.send_signal(signal.SIGHUP)
+
     def events(self) -> list[dict[str, Any]]:
-        """The log's lines."""
+        """The lines written so far."""
         return events(self.log.read_text())
+
+
+@dataclass(frozen=True)
+class Here(Follower):
+    """A service in this process, which looks when it is told to."""
+
+    live: Live
+    logged: list[EventDict]
+
+    def look(self) -> None:
+        """Look once."""
+        self.live.look()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines logged so far, the level under its name in a written line."""
+        return [{**event, "level": event["log_level"]} for event in self.logged]
 
 
 def eventually(what: str, holds: Callable[[], object]) -> None:
@@ -115,7 +155,7 @@ def running(
         )
     try:
         with httpx.Client(base_url=address(process, log), timeout=PATIENCE) as client:
-            yield Service(process, client, log)
+            yield Service(client, process, log)
         assert process.poll() is None, log.read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
@@ -123,6 +163,17 @@ def running(
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def watching(store: Store, **settings: Any) -> Iterator[Here]:
+    """A service of the store in this process, ready or not; nothing it logs may be a defect of its own."""
+    with capture_logs() as logged:
+        live, application = assembled(store, **settings)
+        with client_of(application) as client:
+            here = Here(client, live, logged)
+            yield here
+    assert not [event for event in here.events() if event["level"] not in {"info", "warning"}]
 
 
 def address(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -141,8 +192,9 @@ def address(process: subprocess.Popen[bytes], log: Path) -> str:
     return found[0]
 
 
-def follows(service: Service, version: int) -> None:
+def follows(service: Follower, version: int) -> None:
     """Wait until that version answers."""
+    service.look()
     eventually(f"version {version} is served", lambda: service.version == str(version))
 
 
@@ -151,7 +203,7 @@ def expected(seed: int, row: dict[str, float | str | None] = ROW) -> float:
     return float(expected_predictions(Linear(), toy_weights(Linear(), 5, seed), [row])[0])
 
 
-def answers_as(service: Service, version: int) -> None:
+def answers_as(service: Follower, version: int) -> None:
     """Check that the toy whose seed is its version's number answers."""
     answer = service.predict()
     assert answer["version"] == str(version)
@@ -202,7 +254,7 @@ def test_promotions_and_roll_backs_are_followed(toys: Store) -> None:
 
 
 def test_the_metrics_name_only_the_version_that_is_served(toys: Store) -> None:
-    with running(toys) as service:
+    with watching(toys) as service:
         digest = toys.promote("toy", 2).digest
         follows(service, 2)
         lines = service.client.get("/metrics").text.splitlines()
@@ -218,7 +270,7 @@ def test_what_is_told_of_the_model_and_its_entity_tag_follow(store: Store, path:
         publish_toy(store, seed=2, features=(months, *FEATURES[1:])).version: "months",
     }
     store.promote("toy", 1)
-    with running(store) as service:
+    with watching(store) as service:
         before = service.client.get(path)
         unchanged = service.client.get(path, headers={"If-None-Match": before.headers["ETag"]})
         store.promote("toy", 2)
@@ -236,7 +288,7 @@ def test_the_page_for_a_browser_follows(store: Store) -> None:
         publish_toy(store, seed=seed, target=TARGET.model_copy(update={"unit": unit}))
     store.promote("toy", 1)
     pages = []
-    with running(store) as service:
+    with watching(store) as service:
         for version in (1, 2):
             store.promote("toy", version)
             follows(service, version)
@@ -284,7 +336,7 @@ def test_a_pinned_version_stays_whatever_is_promoted(toys: Store) -> None:
     with running(toys, "--version", "2") as pinned:
         answers_as(pinned, 2)
         toys.promote("toy", 3)
-        with running(open_store(toys.url)) as follower:
+        with watching(open_store(toys.url)) as follower:
             follows(follower, 3)
         for _ in range(3):
             pinned.hang_up()
@@ -297,29 +349,33 @@ def test_a_pinned_version_stays_whatever_is_promoted(toys: Store) -> None:
 
 
 def test_a_store_that_goes_away_under_a_pinned_version_is_told(toys: Store, tmp_path: Path) -> None:
-    with running(toys, "--version", "2") as pinned:
+    with watching(toys, version=2) as pinned:
         answers_as(pinned, 2)
         Path(toys.url).rename(tmp_path / "elsewhere")
-        eventually("the trouble is told", lambda: "detail" in pinned.client.get("/readyz").json())
+        pinned.look()
+        assert "detail" in pinned.client.get("/readyz").json()
         assert "plumbline_store_reachable 0.0" in pinned.client.get("/metrics").text
         answers_as(pinned, 2)
         (tmp_path / "elsewhere").rename(toys.url)
-        eventually("it is over", lambda: "detail" not in pinned.client.get("/readyz").json())
+        pinned.look()
+        assert "detail" not in pinned.client.get("/readyz").json()
 
 
 def test_a_pinned_version_that_is_not_there_is_served_once_it_is_published(store: Store) -> None:
     publish_toy(store)
     store.promote("toy", 1)
-    with running(store, "--version", "2") as service:
+    with watching(store, version=2) as service:
         refuses_to_predict(service, store)
         publish_toy(store, seed=2)
         follows(service, 2)
         answers_as(service, 2)
 
 
-def refuses_to_predict(service: Service, store: Store) -> None:
+def refuses_to_predict(service: Follower, store: Store) -> None:
     """Check what is answered while no version is loaded, and that several looks write one line."""
     failures = service.failures
+    for _ in range(4):
+        service.look()
     eventually("four looks failed", lambda: service.failures >= failures + 4)
     assert service.client.get("/livez").status_code == 200
     ready = service.client.get("/readyz")
@@ -393,10 +449,11 @@ def test_a_start_with_nothing_to_serve_waits_and_serves_as_soon_as_it_can(
 ) -> None:
     before = rooted(WITHOUT_ROOTS_RIGHTS) if spoil is close else ()
     spoil(store)
-    with running(store, before=before) as service:
+    with running(store, before=before) if before else watching(store) as service:
         refuses_to_predict(service, store)
         assert service.metric("plumbline_store_reachable") == (spoil not in {close, replace_by_a_file})
         mend(store)
+        service.look()
         eventually("it is ready", lambda: service.client.get("/readyz").status_code == 200)
         assert service.predict()["prediction"] == pytest.approx(expected(1), rel=1e-12)
         assert "detail" not in service.ready()
@@ -409,11 +466,10 @@ def test_the_check_says_what_keeps_it_from_serving_and_what_it_would_serve(
     store: Store, spoil: Change, mend: Change
 ) -> None:
     before = rooted(WITHOUT_ROOTS_RIGHTS) if spoil is close else ()
-    command = [*before, sys.executable, "-m", "app", "--check", "--store", store.url]
     spoil(store)
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    refused = checked(store, before)
     mend(store)
-    passed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    passed = checked(store, before)
     assert (refused.returncode, refused.stdout) == (3, "")
     assert re.fullmatch(r"error: .*\n", refused.stderr)
     assert store.url in refused.stderr
@@ -422,9 +478,18 @@ def test_the_check_says_what_keeps_it_from_serving_and_what_it_would_serve(
     assert passed.stdout == f"toy version {promotion.version} is whole, digest {promotion.digest}\n"
 
 
+def checked(store: Store, before: Sequence[str]) -> CompletedProcess[str]:
+    """What `--check` says of the store, in a process of its own if there are words before its command."""
+    arguments = ("--check", "--store", store.url)
+    if not before:
+        return run_here(main, *arguments)
+    command = [*before, sys.executable, "-m", "app", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 @pytest.mark.parametrize(("version", "code"), [(2, 0), (4, 3)])
 def test_the_check_looks_at_a_pinned_version(toys: Store, version: int, code: int) -> None:
-    result = run("app", "--check", "--store", toys.url, "--version", version)
+    result = run_here(main, "--check", "--store", toys.url, "--version", version)
     assert result.returncode == code
     assert f"version {version}" in result.stdout + result.stderr
 
@@ -439,12 +504,12 @@ def test_the_check_looks_at_a_pinned_version(toys: Store, version: int, code: in
     ],
 )
 def test_a_promotion_that_is_broken_keeps_the_old_version_until_it_is_mended(toys: Store, path: str) -> None:
-    with running(toys, refresh=NEVER) as service:
+    with watching(toys) as service:
         toys.promote("toy", 2)
         flip(file_of(toys, path))
         for looks in range(1, 4):
-            service.hang_up()
-            eventually("the look failed", partial(has_failed, service, looks))
+            service.look()
+            assert service.failures == looks
             answers_as(service, 1)
         ready = service.client.get("/readyz")
         assert (ready.status_code, ready.json()["version"]) == (200, "1")
@@ -454,14 +519,9 @@ def test_a_promotion_that_is_broken_keeps_the_old_version_until_it_is_mended(toy
         assert str(file_of(toys, path)) in warning
         assert warning.endswith("; version 1 stays")
         flip(file_of(toys, path))
-        service.hang_up()
         follows(service, 2)
         answers_as(service, 2)
         assert "detail" not in service.ready()
-
-
-def has_failed(service: Service, looks: int) -> bool:
-    return service.failures == looks
 
 
 def delete(store: Store) -> None:
@@ -499,9 +559,12 @@ def take_the_file_away(store: Store) -> None:
 def test_a_store_that_is_lost_while_serving_is_said_to_be_and_followed_again_when_it_is_back(
     toys: Store, lose: Change, restore: Change
 ) -> None:
-    with running(toys, before=rooted(WITHOUT_ROOTS_RIGHTS)) as service:
+    before = rooted(WITHOUT_ROOTS_RIGHTS) if restore is reopen else ()
+    with running(toys, before=before) if before else watching(toys) as service:
         assert service.metric("plumbline_store_reachable") == 1
         lose(toys)
+        for _ in range(3):
+            service.look()
         eventually("three looks failed", lambda: service.failures >= 3)
         answers_as(service, 1)
         ready = service.client.get("/readyz")
@@ -511,6 +574,7 @@ def test_a_store_that_is_lost_while_serving_is_said_to_be_and_followed_again_whe
         assert service.metric("plumbline_store_reachable") == 0
         assert len(service.warnings()) == 1
         restore(toys)
+        service.look()
         eventually("the store answers", lambda: service.metric("plumbline_store_reachable") == 1)
         eventually("nothing is wrong", lambda: "detail" not in service.ready())
         toys.promote("toy", 2)
@@ -521,12 +585,12 @@ def test_a_store_that_is_lost_while_serving_is_said_to_be_and_followed_again_whe
 @pytest.mark.parametrize("how", ["flipped", "cut", "of another version"])
 def test_files_overwritten_in_place_change_no_answer(toys: Store, how: str) -> None:
     rows = toy_rows(50)
-    with running(toys) as service:
+    with watching(toys) as service:
         before = service.client.post("/predict/batch", json={"instances": rows})
         for path in sorted(file_of(toys, "versions/1").iterdir()):
             spoil(path, how)
         passed = service.metric("plumbline_model_loads_total")
-        service.hang_up()
+        service.look()
         after = service.client.post("/predict/batch", json={"instances": rows})
         toys.promote("toy", 2)
         follows(service, 2)
@@ -594,7 +658,8 @@ def chunk(text: str) -> bytes:
 
 def versions_seen(url: httpx.URL, calls: int) -> set[str]:
     """The versions that answer as many calls, each over a connection of its own."""
-    answers = [httpx.post(url.join("/predict"), json=ROW) for _ in range(calls)]
+    with each_anew(url) as client:
+        answers = [client.post("/predict", json=ROW) for _ in range(calls)]
     assert {answer.status_code for answer in answers} == {200}
     return {answer.json()["version"] for answer in answers}
 

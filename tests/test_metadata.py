@@ -14,9 +14,8 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 @pytest.fixture(scope="module")
-def toy(mixed_service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=mixed_service) as client:
-        yield client
+def toy(mixed_client: httpx.Client) -> httpx.Client:
+    return mixed_client
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +98,9 @@ def check_members(schemas: dict[str, Any], schema: dict[str, Any], value: object
         assert isinstance(value, kinds[schema["type"]])
 
 
-def test_the_model_is_described_as_its_manifest_does(first_model: Path, first_service: str) -> None:
+def test_the_model_is_described_as_its_manifest_does(first_model: Path, first_client: httpx.Client) -> None:
     manifest = json.loads(manifest_of(first_model))
-    answer = httpx.get(f"{first_service}/model").json()
+    answer = first_client.get("/model").json()
     assert answer.pop("version") == str(manifest["version"])
     assert answer.pop("digest") == hashlib.sha256(manifest_of(first_model)).hexdigest()
     assert answer == {key: manifest[key] for key in answer}
@@ -110,8 +109,8 @@ def test_the_model_is_described_as_its_manifest_does(first_model: Path, first_se
 
 @pytest.mark.parametrize("path", ["/model", "/model/report", "/openapi.json", "/"])
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
-def test_the_etag_is_the_sha256_of_what_is_sent(first_service: str, path: str, accept: str) -> None:
-    answer = httpx.get(f"{first_service}{path}", headers={"Accept": accept})
+def test_the_etag_is_the_sha256_of_what_is_sent(first_client: httpx.Client, path: str, accept: str) -> None:
+    answer = first_client.get(path, headers={"Accept": accept})
     assert answer.headers["ETag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
 
 
@@ -236,18 +235,18 @@ def test_the_documented_examples_are_answered(toy: httpx.Client, schemas: dict[s
     assert toy.post("/predict/batch", json={"columns": columns}).status_code == 200
 
 
-@pytest.mark.parametrize("fixture", ["first_service", "mixed_service"])
+@pytest.mark.parametrize("fixture", ["first_client", "mixed_client"])
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_an_answer_has_exactly_the_members_its_schema_requires(
     request: pytest.FixtureRequest, fixture: str, path: str
 ) -> None:
-    with httpx.Client(base_url=request.getfixturevalue(fixture)) as client:
-        document = client.get("/openapi.json").json()
-        row = {
-            name: schema["examples"][0]
-            for name, schema in document["components"]["schemas"]["Row"]["properties"].items()
-        }
-        answer = client.post(path, json=row if path == "/predict" else {"instances": [row, row]}).json()
+    client: httpx.Client = request.getfixturevalue(fixture)
+    document = client.get("/openapi.json").json()
+    row = {
+        name: schema["examples"][0]
+        for name, schema in document["components"]["schemas"]["Row"]["properties"].items()
+    }
+    answer = client.post(path, json=row if path == "/predict" else {"instances": [row, row]}).json()
     schema = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer["interval"] is not None
     check_members(document["components"]["schemas"], schema, answer)
@@ -271,9 +270,9 @@ def test_health_has_only_members_of_its_schema(toy: httpx.Client, schemas: dict[
 
 
 def test_the_described_model_has_only_members_of_its_schema(
-    first_service: str, schemas: dict[str, Any]
+    first_client: httpx.Client, schemas: dict[str, Any]
 ) -> None:
-    answer = httpx.get(f"{first_service}/model").json()
+    answer = first_client.get("/model").json()
     assert set(schemas["ServedModel"]["required"]) <= answer.keys()
     assert answer.keys() <= schemas["ServedModel"]["properties"].keys()
 

@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -34,10 +33,7 @@ OFTEN = "250ms"
 # What Grafana puts in, for a service that is watched for seconds.
 WINDOWS = {"$__rate_interval": "10s", "$__interval": "10s", "$__range": "1m"}
 
-PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
-needs_prometheus = pytest.mark.skipif(
-    not (PROMETHEUS and PROMTOOL), reason="prometheus is not here: Debian's package prometheus has it"
-)
+needs_prometheus = pytest.mark.needs("prometheus", "promtool")
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def metrics_of(expression: str) -> set[str]:
 
 def promtool(*arguments: object) -> str:
     """What promtool says; fails if it is not content."""
-    command = [str(PROMTOOL), *map(str, arguments)]
+    command = ["promtool", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -100,7 +96,7 @@ def prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = [
-        str(PROMETHEUS),
+        "prometheus",
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",

@@ -1,7 +1,6 @@
 import getpass
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,8 +29,7 @@ REPLICAS = ("replica-a:8000", "replica-b:8000")
 ROW: dict[str, float | str] = {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
 CSV = {"Content-Type": "text/csv"}
 
-NGINX = shutil.which("nginx")
-needs_nginx = pytest.mark.skipif(not NGINX, reason="nginx is not here: Debian's package nginx-light has it")
+needs_nginx = pytest.mark.needs("nginx")
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -104,7 +102,7 @@ def nginx(folder: Path, *replicas: str) -> Iterator[httpx.Client]:
     path = write_configuration(folder, port, replicas)
     # Its workers would have no access to the test's folder, were they another user's.
     directives = f"daemon off; user {getpass.getuser()};"
-    command = [str(NGINX), "-c", str(path), "-g", directives]
+    command = ["nginx", "-c", str(path), "-g", directives]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             wait_until_listening(port)
@@ -126,7 +124,7 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_nginx
 def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     path = write_configuration(tmp_path, free_port(), ["127.0.0.1:1", "127.0.0.1:2"])
-    command = [str(NGINX), "-t", "-c", str(path)]
+    command = ["nginx", "-t", "-c", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "[warn]" not in result.stderr

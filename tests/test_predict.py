@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from model_store.manifest import Linear, Mlp
 from model_store.store import open_store
-from tests.conftest import serving
+from tests.in_process import calling
 from tests.toys import AGE, FUEL, POWER, expected_predictions, publish_toy, toy_rows, toy_weights
 
 MLP = Mlp(hidden=(16, 5), activation="tanh")
@@ -21,20 +21,18 @@ ROW = {AGE.name: 4.0, POWER.name: 90.5, FUEL.name: "diesel"}
 
 
 @pytest.fixture(scope="module")
-def toy(mixed_service: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=mixed_service) as client:
-        yield client
+def toy(mixed_client: httpx.Client) -> httpx.Client:
+    return mixed_client
 
 
 @pytest.fixture(scope="module", params=[Linear(), MLP], ids=lambda n: n.kind)
-def network_service(
+def network_client(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    store = tmp_path_factory.mktemp("network") / "store"
-    opened = open_store(str(store))
-    opened.promote("toy", publish_toy(opened, request.param).version)
-    with serving(store) as url:
-        yield url
+) -> Iterator[httpx.Client]:
+    store = open_store(str(tmp_path_factory.mktemp("network") / "store"))
+    store.promote("toy", publish_toy(store, request.param).version)
+    with calling(store) as client:
+        yield client
 
 
 def version_of(store: Path) -> tuple[dict[str, Any], float, float]:
@@ -76,29 +74,29 @@ def text_with_age(age: str) -> str:
     ids=lambda headers: headers.get("Content-Type", "none"),
 )
 def test_the_first_models_example_is_answered_whatever_the_content_type(
-    first_service: str, headers: Mapping[str, str]
+    first_client: httpx.Client, headers: Mapping[str, str]
 ) -> None:
-    answer = httpx.post(f"{first_service}/predict", content='{"Kilometers_Driven": 57000}', headers=headers)
+    answer = first_client.post("/predict", content='{"Kilometers_Driven": 57000}', headers=headers)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
     assert round(answer.json()["prediction"], 4) == 9.4819
 
 
 @pytest.mark.parametrize("km", [0, 171, 57000, 58738.38029573019, 6_500_000, -1e9])
-def test_a_prediction_is_w_times_the_z_score_plus_b(first_model: Path, first_service: str, km: float) -> None:
+def test_a_prediction_is_w_times_the_z_score_plus_b(
+    first_model: Path, first_client: httpx.Client, km: float
+) -> None:
     manifest, weight, bias = version_of(first_model)
     feature = manifest["features"][0]
-    with httpx.Client(base_url=first_service) as client:
-        answer = predict(client, {"Kilometers_Driven": km})
+    answer = predict(first_client, {"Kilometers_Driven": km})
     assert answer["prediction"] == bias + weight * ((km - feature["mean"]) / feature["std"])
 
 
 def test_the_interval_is_the_prediction_plus_the_residual_quantiles(
-    first_model: Path, first_service: str
+    first_model: Path, first_client: httpx.Client
 ) -> None:
     quantiles = version_of(first_model)[0]["interval"]
-    with httpx.Client(base_url=first_service) as client:
-        answer = predict(client, {"Kilometers_Driven": 57000})
+    answer = predict(first_client, {"Kilometers_Driven": 57000})
     assert answer["interval"] == {
         "coverage": quantiles["coverage"],
         "lower": answer["prediction"] + quantiles["lower"],
@@ -106,16 +104,15 @@ def test_the_interval_is_the_prediction_plus_the_residual_quantiles(
     }
 
 
-def test_an_answer_names_the_model_and_the_version_that_computed_it(first_service: str) -> None:
-    with httpx.Client(base_url=first_service) as client:
-        answer = predict(client, {"Kilometers_Driven": 57000})
+def test_an_answer_names_the_model_and_the_version_that_computed_it(first_client: httpx.Client) -> None:
+    answer = predict(first_client, {"Kilometers_Driven": 57000})
     assert (answer["model"], answer["version"]) == ("used-car-price", "1")
 
 
 def test_a_model_without_an_interval_answers_null(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     store.promote("toy", publish_toy(store, interval=None).version)
-    with serving(tmp_path / "store") as url, httpx.Client(base_url=url) as client:
+    with calling(store) as client:
         assert predict(client, ROW)["interval"] is None
 
 
@@ -136,11 +133,10 @@ def test_inputs_outside_their_training_range_are_answered_and_named(
     assert predict(toy, {**ROW, **changes})["out_of_range"] == outside
 
 
-def test_numbers_and_categories_together_give_what_numpy_gives(network_service: str) -> None:
-    with httpx.Client(base_url=network_service) as client:
-        network = Linear() if client.get("/model").json()["network"]["kind"] == "linear" else MLP
-        rows = toy_rows(30, seed=7)
-        answers = [predict(client, row)["prediction"] for row in rows]
+def test_numbers_and_categories_together_give_what_numpy_gives(network_client: httpx.Client) -> None:
+    network = Linear() if network_client.get("/model").json()["network"]["kind"] == "linear" else MLP
+    rows = toy_rows(30, seed=7)
+    answers = [predict(network_client, row)["prediction"] for row in rows]
     expected = expected_predictions(network, toy_weights(network, 5), rows)
     assert answers == pytest.approx(expected.tolist(), rel=1e-12, abs=1e-12)
 
@@ -153,20 +149,19 @@ def test_the_order_of_the_features_changes_no_byte_of_the_answer(toy: httpx.Clie
     assert len(answers) == 1
 
 
-def test_a_row_gets_the_same_64_bits_alone_and_anywhere_in_a_batch(network_service: str) -> None:
+def test_a_row_gets_the_same_64_bits_alone_and_anywhere_in_a_batch(network_client: httpx.Client) -> None:
     rows = toy_rows(67, seed=11)
-    with httpx.Client(base_url=network_service) as client:
-        alone = [number_texts(client.post("/predict", content=json.dumps(row))) for row in rows]
-        bits = [(row["prediction"], row["interval"]["lower"], row["interval"]["upper"]) for row in alone]
-        for size in (1, 2, 3, 4, 5, 8, 9, 16, 31, 66, 67):
-            for start in (0, 1, len(rows) - size):
-                body = json.dumps({"instances": (rows + rows)[start : start + size]})
-                batch = number_texts(client.post("/predict/batch", content=body))
-                together = zip(
-                    *(batch["predictions"], batch["interval"]["lower"], batch["interval"]["upper"]),
-                    strict=True,
-                )
-                assert list(together) == (bits + bits)[start : start + size]
+    alone = [number_texts(network_client.post("/predict", content=json.dumps(row))) for row in rows]
+    bits = [(row["prediction"], row["interval"]["lower"], row["interval"]["upper"]) for row in alone]
+    for size in (1, 2, 3, 4, 5, 8, 9, 16, 31, 66, 67):
+        for start in (0, 1, len(rows) - size):
+            body = json.dumps({"instances": (rows + rows)[start : start + size]})
+            batch = number_texts(network_client.post("/predict/batch", content=body))
+            together = zip(
+                *(batch["predictions"], batch["interval"]["lower"], batch["interval"]["upper"]),
+                strict=True,
+            )
+            assert list(together) == (bits + bits)[start : start + size]
 
 
 @pytest.mark.parametrize(

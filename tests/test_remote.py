@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.__main__ import main as serve
+from model_store.__main__ import main as look_after
 from model_store.errors import (
     FileDiffers,
     ModelNotFound,
@@ -33,7 +35,8 @@ from model_store.remote import ObjectStorage
 from model_store.storage import LocalDisk, Storage
 from model_store.store import Store, open_store
 from tests.clouds import BUCKET, free_port, put, s3, s3_variables
-from tests.conftest import run, started, wait_until_ready
+from tests.conftest import started, wait_until_ready
+from tests.in_process import run_here
 from tests.toys import expected_predictions, publish_toy, toy_rows, toy_weights
 
 LIMIT = 10**7
@@ -298,7 +301,7 @@ def test_a_version_is_pruned_once_though_the_object_that_stands_for_its_folder_s
 
 def lines(*arguments: str) -> list[dict[str, Any]]:
     """What a command that succeeded says to a script."""
-    result = run("model_store", *arguments, "--json")
+    result = run_here(look_after, *arguments, "--json")
     assert (result.returncode, result.stderr) == (0, "")
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -374,8 +377,8 @@ def check_fails_in_a_sentence(url: str, monkeypatch: pytest.MonkeyPatch, variabl
         monkeypatch.setenv(name, value)
     with pytest.raises(StorageFailed, match=f"^{url}/[^\n]+$"):
         open_store(url).models()
-    for command in (("model_store", "list"), ("model_store", "promote", "toy", "1"), ("app", "--check")):
-        result = run(*command, "--store", url, timeout=30)
+    for main, *words in ((look_after, "list"), (look_after, "promote", "toy", "1"), (serve, "--check")):
+        result = run_here(main, *words, "--store", url)
         assert (result.returncode, result.stdout) == (3, "")
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1

@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
+from app.__main__ import main
 from app.settings import Settings
 from model_store.store import Store
-from tests.conftest import events, free_port, run, started
+from tests.conftest import each_anew, events, free_port, started
+from tests.in_process import run_here
 from tests.toys import publish_toy
 
 README = Path(__file__).parent.parent / "README.md"
@@ -59,7 +60,7 @@ def test_the_readme_has_every_setting_with_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_explained_by_help(name: str) -> None:
-    text = " ".join(run("app", "--help", timeout=30).stdout.split())
+    text = " ".join(run_here(main, "--help").stdout.split())
     description = Settings.model_fields[name].description
     assert description
     assert f"--{name.replace('_', '-')}" in text
@@ -103,7 +104,7 @@ def test_host_and_port_of_a_platform_are_listened_on(toy_store: Store) -> None:
 @pytest.mark.parametrize("name", ["PLUMBLINE_BOGUS", "PLUMBLINE_MAX_ROW", "plumbline_x", "PLUMBLINE_"])
 def test_an_unknown_variable_ends_it_with_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "s3cret")
-    result = run("app", "--check", timeout=30)
+    result = run_here(main, "--check")
     assert result.returncode == 2
     assert name in result.stderr
     assert "s3cret" not in result.stderr
@@ -112,10 +113,9 @@ def test_an_unknown_variable_ends_it_with_its_name(monkeypatch: pytest.MonkeyPat
 
 def statuses(port: int, keys: tuple[str, ...]) -> list[int]:
     """The status that each key gets."""
-    url = f"http://127.0.0.1:{port}/model"
-    return [
-        httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=20).status_code for key in keys
-    ]
+    with each_anew(f"http://127.0.0.1:{port}") as client:
+        headers = [{"Authorization": f"Bearer {key}"} for key in keys]
+        return [client.get("/model", headers=given).status_code for given in headers]
 
 
 def test_keys_come_from_the_variable_and_from_the_file(toy_store: Store, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_malformed_digest_is_refused_and_not_printed(
     (tmp_path / "keys").write_text(given, encoding="ascii")
     name, value = ("_FILE", str(tmp_path / "keys")) if in_file else ("", given)
     monkeypatch.setenv(f"PLUMBLINE_API_KEYS{name}", value)
-    result = run("app", "--check", timeout=30)
+    result = run_here(main, "--check")
     assert result.returncode == 2
     assert "64 hexadecimal digits" in result.stderr
     for secret in ("s3cret", DIGEST[:20]):
@@ -157,7 +157,7 @@ def test_a_keys_file_that_cannot_be_read_ends_it(
     if content is not None:
         (tmp_path / "keys").write_bytes(content)
     monkeypatch.setenv("PLUMBLINE_API_KEYS_FILE", str(tmp_path / "keys"))
-    result = run("app", "--check", timeout=30)
+    result = run_here(main, "--check")
     assert result.returncode == 2
     assert "api_keys_file" in result.stderr
 
@@ -179,12 +179,12 @@ def test_a_worker_that_comes_later_asks_for_the_same_keys(toy_store: Store, tmp_
         os.kill(min(first), signal.SIGKILL)
         while len(workers_of(process.pid) - {min(first)}) < 2:
             time.sleep(0.1)
-        statuses = set()
+        seen = set()
         for _ in range(30):
             time.sleep(0.1)
-            statuses.add(httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).status_code)
+            seen.update(statuses(port, ("no key",)))
         later = workers_of(process.pid)
-    assert statuses == {401}
+    assert seen == {401}
     assert len(later) == 2
     assert min(first) not in later
 
@@ -221,8 +221,8 @@ def test_another_address_without_keys_is_warned_of_loudly(
 def test_two_workers_serve_and_end_together(toy_store: Store) -> None:
     port = free_port()
     with started("app", "--store", toy_store.url, "--port", port, "--workers", 2, port=port) as process:
-        for _ in range(20):
-            assert httpx.get(f"http://127.0.0.1:{port}/model", timeout=20).json()["version"] == "1"
+        with each_anew(f"http://127.0.0.1:{port}") as client:
+            assert {client.get("/model").json()["version"] for _ in range(20)} == {"1"}
         process.terminate()
         log, _ = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from model_store.store import Store
-from tests.conftest import events, free_port, wait_until_ready
+from tests.conftest import each_anew, events, free_port, wait_until_ready
 from tests.load import Load
 from tests.toys import AGE, FUEL, POWER, publish_toy
 
@@ -87,16 +86,16 @@ def test_while_it_drains_it_is_not_ready_and_still_answers(toy: Store, workers: 
     with service(toy, "--drain-seconds", 3, "--workers", workers) as (process, port):
         told = time.monotonic()
         process.terminate()
-        while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-            assert time.monotonic() < told + 2
-        statuses = set()
-        for _ in range(20):
-            ready = httpx.get(f"http://127.0.0.1:{port}/readyz")
-            answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=ROW)
-            statuses.add((ready.status_code, ready.json()["status"], answer.status_code))
-        assert (503, "not ready", 200) in statuses
-        assert {status for _, _, status in statuses} == {200}
-        assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        with each_anew(f"http://127.0.0.1:{port}") as client:
+            while client.get("/readyz").status_code == 200:
+                assert time.monotonic() < told + 2
+            statuses = set()
+            for _ in range(20):
+                ready, answer = client.get("/readyz"), client.post("/predict", content=ROW)
+                statuses.add((ready.status_code, ready.json()["status"], answer.status_code))
+            assert (503, "not ready", 200) in statuses
+            assert {status for _, _, status in statuses} == {200}
+            assert client.get("/livez").status_code == 200
         seconds_to_end(process)
         assert 3 < time.monotonic() - told < 15
         assert is_free(port)
@@ -236,13 +235,14 @@ def test_workers_without_anything_to_serve_keep_looking_and_so_does_one_that_com
         wait_for_workers(process, log, 2)
         os.kill(children(process)[0], signal.SIGKILL)
         wait_for_workers(process, log, 3)
-        assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
-        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 503
-        store.promote("toy", publish_toy(store).version)
-        deadline = time.monotonic() + PATIENCE
-        while {httpx.get(f"http://127.0.0.1:{port}/readyz").status_code for _ in range(10)} != {200}:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        with each_anew(f"http://127.0.0.1:{port}") as client:
+            assert client.get("/livez").status_code == 200
+            assert client.get("/readyz").status_code == 503
+            store.promote("toy", publish_toy(store).version)
+            deadline = time.monotonic() + PATIENCE
+            while {client.get("/readyz").status_code for _ in range(10)} != {200}:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
         process.terminate()
         assert process.wait(PATIENCE) == 0
     finally:

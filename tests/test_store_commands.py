@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from model_store.__main__ import main
 from model_store.manifest import Linear, Metrics, Mlp, Scores
 from model_store.store import Store, open_store
 from tests.conftest import only_json, run
+from tests.in_process import run_here
 from tests.toys import AGE, POWER, TARGET, publish_toy, toy_weights
 
 
@@ -35,7 +37,7 @@ def promoted(two: Store) -> Store:
 
 
 def command(store: Store, *arguments: str) -> "CompletedProcess[str]":
-    return run("model_store", *arguments, "--store", store.url)
+    return run_here(main, *arguments, "--store", store.url)
 
 
 def refusal(result: "CompletedProcess[str]") -> str:
@@ -214,7 +216,7 @@ COMMANDS = ("list", "show", "verify", "history", "promote", "rollback", "prune")
 
 
 def test_help_names_every_command() -> None:
-    text = output(run("model_store", "--help"))
+    text = output(run_here(main, "--help"))
     assert all(word in text for word in COMMANDS)
 
 
@@ -245,7 +247,7 @@ def test_list_goes_on_past_a_manifest_that_cannot_be_read(store: Store) -> None:
 def test_a_terminal_without_unicode_is_no_obstacle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_toy(store)
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    assert command(store, "list").returncode == 0
+    assert run("model_store", "list", "--store", store.url).returncode == 0
 
 
 def test_tensors_are_shown_in_the_same_order_each_time(store: Store) -> None:
@@ -515,7 +517,7 @@ def test_in_json_a_refusal_is_the_same_sentence(shared: Store) -> None:
     "url", ["ftp://example/store", "http://127.0.0.1/store", "S3://bucket", "://", "file:///x"]
 )
 def test_a_url_that_no_storage_serves_is_refused_by_a_sentence(url: str) -> None:
-    sentence = refusal(run("model_store", "list", "--store", url))
+    sentence = refusal(run_here(main, "list", "--store", url))
     assert (
         sentence == f"error: {url} is no store: give a folder's path, s3://…, gs://…, az://… or memory://\n"
     )
@@ -523,7 +525,7 @@ def test_a_url_that_no_storage_serves_is_refused_by_a_sentence(url: str) -> None
 
 def test_a_store_in_memory_is_empty_at_each_start() -> None:
     assert output(run("model_store", "list", "--store", "memory://")) == "the store memory:// is empty\n"
-    assert "no model named toy" in refusal(run("model_store", "verify", "toy", "--store", "memory://"))
+    assert "no model named toy" in refusal(run_here(main, "verify", "toy", "--store", "memory://"))
 
 
 WITHOUT_OBSTORE = """

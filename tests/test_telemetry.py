@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -21,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.manifest import Linear
 from model_store.store import Store
+from tests.in_process import calling
 from tests.load import PATIENCE, Load, request
-from tests.test_live import ROW, Service, eventually, running
+from tests.test_live import ROW, Service, eventually, follows, running, watching
 from tests.test_settings import workers_of
 from tests.toys import AGE, FUEL, POWER, TARGET, expected_predictions, publish_toy, toy_rows, toy_weights
 
@@ -60,17 +60,29 @@ def toy_store(store: Store) -> Store:
 
 
 @pytest.fixture
+def client(toy_store: Store) -> Iterator[httpx.Client]:
+    """A client of a service that has counted nothing yet."""
+    with calling(toy_store) as client:
+        yield client
+
+
+@pytest.fixture
 def service(toy_store: Store) -> Iterator[Service]:
-    """A service that has counted nothing yet."""
+    """A real process that has counted nothing yet."""
     with running(toy_store) as service:
         yield service
 
 
-def page(service: Service) -> str:
-    """The body of /metrics, over a connection of its own: of several workers any may answer."""
-    answer = httpx.get(service.client.base_url.join("/metrics"), timeout=PATIENCE)
+def page(client: httpx.Client) -> httpx.Response:
+    """The page of /metrics; of several workers any may answer the next, because the connection ends."""
+    answer = client.get("/metrics", headers={"Connection": "close"})
     assert answer.status_code == 200
-    return answer.text
+    return answer
+
+
+def read(client: httpx.Client) -> Samples:
+    """Every series of the page and its value."""
+    return samples(page(client).text)
 
 
 def samples(text: str) -> Samples:
@@ -158,13 +170,13 @@ WAYS = (send_singly, send_explained, send_instances, send_columns, send_csv)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_are_counted_by_what_became_of_them_however_they_are_sent(
-    service: Service, way: Callable[[httpx.Client, Sequence[dict[str, Any]]], None]
+    client: httpx.Client, way: Callable[[httpx.Client, Sequence[dict[str, Any]]], None]
 ) -> None:
     rows = wide_rows(150)
     assert all(due(rows))
     assert all(outside(rows).values())
-    way(service.client, rows)
-    found = samples(page(service))
+    way(client, rows)
+    found = read(client)
     assert tenths(found) == due(rows)
     assert value(found, "plumbline_rows_total", outcome="predicted") == len(rows)
     assert value(found, "plumbline_rows_total", outcome="refused") == 0
@@ -175,24 +187,23 @@ def test_rows_are_counted_by_what_became_of_them_however_they_are_sent(
 def test_a_prediction_on_the_border_of_two_tenths_is_counted_in_the_same_one_however_it_is_sent(
     toy_store: Store,
 ) -> None:
-    with running(toy_store) as service:
+    with watching(toy_store) as service:
         border = service.predict()["prediction"]
         deciles = tuple(border + step for step in range(-4, 5))
         target = TARGET.model_copy(
             update={"deciles": deciles, "minimum": border - 50.0, "maximum": border + 50.0}
         )
         toy_store.promote("toy", publish_toy(toy_store, target=target).version)
-        eventually("it is served", lambda: service.version == "2")
-        before = tenths(samples(page(service)))
+        follows(service, 2)
+        before = tenths(read(service.client))
         for way in WAYS:
             way(service.client, [ROW])
-        after = tenths(samples(page(service)))
-    assert service.process.returncode == 0
+        after = tenths(read(service.client))
     gained = [now - then for now, then in zip(after, before, strict=True)]
     assert gained == [0, 0, 0, 0, len(WAYS), 0, 0, 0, 0, 0]
 
 
-def test_a_csvs_refused_rows_are_counted_beside_the_others(service: Service) -> None:
+def test_a_csvs_refused_rows_are_counted_beside_the_others(client: httpx.Client) -> None:
     rows = wide_rows(40)
     lines = csv_of(rows).split("\n")
     refused = [
@@ -205,14 +216,14 @@ def test_a_csvs_refused_rows_are_counted_beside_the_others(service: Service) -> 
         "1e999,90,diesel",
     ]
     body = "\n".join([lines[0], *refused[:3], *lines[1:20], "", *refused[3:5], *lines[20:], *refused[5:]])
-    service.client.post("/predict/batch", content=body, headers=CSV)
-    found = samples(page(service))
+    client.post("/predict/batch", content=body, headers=CSV)
+    found = read(client)
     assert value(found, "plumbline_rows_total", outcome="refused") == len(refused)
     assert value(found, "plumbline_rows_total", outcome="predicted") == len(rows)
     assert tenths(found) == due(rows)
 
 
-def test_what_is_refused_as_a_whole_counts_no_row(service: Service) -> None:
+def test_what_is_refused_as_a_whole_counts_no_row(client: httpx.Client) -> None:
     good = wide_rows(3)
     bodies: list[tuple[str, Any, int]] = [
         ("/predict", {}, 422),
@@ -225,19 +236,19 @@ def test_what_is_refused_as_a_whole_counts_no_row(service: Service) -> None:
         ("/predict/batch?explain=true", {"instances": good}, 422),
     ]
     for path, body, status in bodies:
-        assert service.client.post(path, json=body).status_code == status
-    assert service.client.post("/predict/batch", content="a,b\n1,2", headers=CSV).status_code == 422
-    assert service.client.post("/predict", content=BODY[:-1]).status_code == 400
+        assert client.post(path, json=body).status_code == status
+    assert client.post("/predict/batch", content="a,b\n1,2", headers=CSV).status_code == 422
+    assert client.post("/predict", content=BODY[:-1]).status_code == 400
     compressed = {"Content-Encoding": "gzip"}
-    assert service.client.post("/predict", content=BODY, headers=compressed).status_code == 415
-    found = samples(page(service))
+    assert client.post("/predict", content=BODY, headers=compressed).status_code == 415
+    found = read(client)
     assert sum(tenths(found)) == 0
     assert not [number for (name, _), number in found.items() if name == "plumbline_rows_total" and number]
     assert not [name for name, _ in found if name == "plumbline_out_of_range_total"]
     assert (answered(found, status="422"), answered(found, "/predict/batch", "422")) == (4, 5)
 
 
-def test_the_histogram_fits_what_was_sent(service: Service) -> None:
+def test_the_histogram_fits_what_was_sent(client: httpx.Client) -> None:
     spent = 0.0
     paths = {"/predict": 60, "/predict?explain=true": 30, "/model": 20, "/predict/batch": 10}
     for path, times in paths.items():
@@ -246,9 +257,9 @@ def test_the_histogram_fits_what_was_sent(service: Service) -> None:
             if path == "/predict/batch":
                 content = json.dumps({"instances": toy_rows(2000)}).encode()
             began = time.perf_counter()
-            assert service.client.request(method, path, content=content).status_code == 200
+            assert client.request(method, path, content=content).status_code == 200
             spent += time.perf_counter() - began
-    found = samples(page(service))
+    found = read(client)
     assert (answered(found), answered(found, "/model"), answered(found, "/predict/batch")) == (90, 20, 10)
     total = 0.0
     for route, times in (("/predict", 90), ("/model", 20), ("/predict/batch", 10)):
@@ -276,7 +287,7 @@ def buckets_of(found: Samples, route: str) -> dict[float, float]:
     return buckets
 
 
-def test_thousands_of_paths_methods_and_ids_make_no_new_series(service: Service) -> None:
+def test_thousands_of_paths_methods_and_ids_make_no_new_series(client: httpx.Client) -> None:
     methods = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "PROPFIND", "MKCOL", "REPORT")
     known = ("/predict", "/predict/batch", "/model", "/metrics", "/livez", "/docs/assets")
 
@@ -285,42 +296,38 @@ def test_thousands_of_paths_methods_and_ids_make_no_new_series(service: Service)
         path = known[number % len(known)] if number % 2 else ""
         tail = "" if number % 4 == 1 else f"/tail-{number}"
         headers = {"X-Request-ID": f"id-{number}", "traceparent": f"00-{number:032x}-{1:016x}-01"}
-        service.client.request(
-            method, f"{path}{tail}?query={number}", headers=headers, content=f"{number}".encode()
-        )
+        client.request(method, f"{path}{tail}?query={number}", headers=headers, content=f"{number}".encode())
 
     few = 4 * len(methods) * len(known)
     for number in range(1, few):
         call(number)
-    page(service)
-    first = samples(page(service))
+    page(client)
+    first = read(client)
     for number in range(few, few + 2_000):
         call(number)
-    after = samples(page(service))
+    after = read(client)
     assert after.keys() == first.keys()
     assert not [labels for _, labels in after if "tail" in str(labels)]
     total = sum(number for (name, _), number in after.items() if name.endswith("_seconds_count"))
     assert total >= few + 2_000
 
 
-def test_the_names_and_the_types_are_these(service: Service) -> None:
-    service.client.post("/predict", json=ROW | {AGE.name: 99})
-    families = list(text_string_to_metric_families(page(service)))
+def test_the_names_and_the_types_are_these(client: httpx.Client) -> None:
+    client.post("/predict", json=ROW | {AGE.name: 99})
+    families = list(text_string_to_metric_families(page(client).text))
     assert {family.name: family.type for family in families} == KINDS
     assert len(families) == len(KINDS)
     assert not [family.name for family in families if not family.documentation or not family.samples]
 
 
-def test_promtool_finds_nothing_to_complain_of(service: Service) -> None:
-    promtool = shutil.which("promtool")
-    if not promtool:
-        pytest.skip("promtool, which checks the page's form, is not on the PATH")
+@pytest.mark.needs("promtool")
+def test_promtool_finds_nothing_to_complain_of(client: httpx.Client) -> None:
     for way in WAYS:
-        way(service.client, wide_rows(5))
-    service.client.get("/nowhere")
+        way(client, wide_rows(5))
+    client.get("/nowhere")
     checked = subprocess.run(
-        [promtool, "check", "metrics"],
-        input=page(service),
+        ["promtool", "check", "metrics"],
+        input=page(client).text,
         capture_output=True,
         text=True,
         timeout=30,
@@ -340,7 +347,7 @@ def test_the_process_figures_are_the_operating_systems(toy_store: Store, workers
         # Every worker's first counts are there after a second.
         time.sleep(1.5)
         spent = sum(map(cpu_seconds, processes))
-        found = samples(page(service))
+        found = read(service.client)
         spent_then = sum(map(cpu_seconds, processes))
         resident = sum(status_bytes(process, "VmRSS") for process in processes)
         virtual = sum(status_bytes(process, "VmSize") for process in processes)
@@ -422,7 +429,7 @@ def ask_every(service: Service, workers: int) -> list[Samples]:
     deadline = time.monotonic() + PATIENCE
     while len(pages) < workers:
         assert time.monotonic() < deadline, "not every worker answers"
-        answer = httpx.get(service.client.base_url.join("/metrics"), timeout=PATIENCE)
+        answer = page(service.client)
         pages[answer.headers["X-Request-ID"][:16]] = samples(answer.text)
     return list(pages.values())
 
@@ -522,7 +529,7 @@ def watch(service: Service, last: Samples, seconds: float) -> Samples:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            now = counted(samples(page(service)))
+            now = counted(read(service.client))
         except httpx.TransportError:
             # It was asked of the worker that was killed.
             continue

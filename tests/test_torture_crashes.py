@@ -151,8 +151,6 @@ def parsed(trace: str) -> list[Call]:
 @pytest.fixture(scope="module")
 def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
     """The process that forks, warm, with a strace that may attach to its children."""
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed")
     folder = tmp_path_factory.mktemp("tracer")
     command = [sys.executable, "-m", "tests.crashes"]
     # Threads of a matrix library would make calls of their own.

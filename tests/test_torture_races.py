@@ -127,10 +127,9 @@ def test_many_processes_publish_and_promote_at_once_in_s3(
         check_race_in_bucket(f"s3://{BUCKET}", processes, publishes, variables, monkeypatch)
 
 
+@pytest.mark.needs("--torture")
 def test_many_processes_publish_and_promote_at_once_in_azure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torture: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not torture:
-        pytest.skip("Azure's emulator is installed only for --torture")
     with azure(tmp_path) as variables:
         check_race_in_bucket(f"az://{BUCKET}", 16, IN_A_CLOUD, variables, monkeypatch)

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from model_store.store import Store, open_store
-from tests.conftest import free_port, wait_until_ready
+from tests.conftest import each_anew, free_port, wait_until_ready
 from tests.load import Load
 from tests.test_live import ROW, Service, eventually, running
 from tests.test_logs import BODY, CASES, MALFORMED, PARENT, TRACE, VALID, Case, line_of, send
@@ -233,12 +233,12 @@ def test_the_spans_that_wait_are_sent_before_the_end(toy_store: Store, workers: 
     waits = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_SERVICE_NAME": "cars"}
     arguments = ("--tracing", "true", "--workers", workers)
     with collecting() as collector, exporting(collector.url, **waits):
-        with running(toy_store, *arguments) as service:
+        with running(toy_store, *arguments) as service, each_anew(service.client.base_url) as client:
             traces = [new_trace() for _ in range(40)]
             for number, trace in enumerate(traces):
-                url = service.client.base_url.join(SLOW if number % 2 else "/predict")
+                path = SLOW if number % 2 else "/predict"
                 headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
-                assert httpx.post(url, content=BODY, headers=headers).status_code == 200
+                assert client.post(path, content=BODY, headers=headers).status_code == 200
             assert collector.spans == []
         assert collector.spans
     posts = [span for span in collector.spans if span.name.startswith("POST")]

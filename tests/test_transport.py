@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -51,6 +50,13 @@ def service(
             process.send_signal(signal.SIGTERM)
 
 
+@pytest.fixture(scope="module")
+def shared(store: str) -> Iterator[int]:
+    """The port of a service that many tests call."""
+    with service(store) as (_, port):
+        yield port
+
+
 def read_all(connection: socket.socket) -> bytes:
     """What comes until the other side closes, or cuts the connection."""
     received = b""
@@ -60,14 +66,13 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
-def test_callers_that_send_no_more_get_their_answer(store: str) -> None:
-    with service(store) as (_, port):
-        for _ in range(100):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
-                caller.sendall(POST)
-                caller.shutdown(socket.SHUT_WR)
-                answer = read_all(caller)
-            assert answer.startswith(b"HTTP/1.1 200 ")
+def test_callers_that_send_no_more_get_their_answer(shared: int) -> None:
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", shared), timeout=20) as caller:
+            caller.sendall(POST)
+            caller.shutdown(socket.SHUT_WR)
+            answer = read_all(caller)
+        assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_answer_that_was_held_goes_out_in_bounded_memory(store: str) -> None:
@@ -90,10 +95,9 @@ def peak_memory(process: subprocess.Popen[str]) -> float:
     return int(found[1]) / 1024
 
 
+@pytest.mark.needs("prlimit")
 @pytest.mark.parametrize("headers", [CSV, {"Content-Type": "text/csv"}], ids=["held", "not held"])
 def test_a_disk_without_room_ends_one_answer_and_nothing_else(store: str, headers: dict[str, str]) -> None:
-    if not shutil.which("prlimit"):
-        pytest.skip("prlimit is not here to limit the size of files: it is in util-linux")
     table = (HEADER + LINE * 200_000).encode()
     with service(store, largest_file=2_000_000) as (_, port):
         url = f"http://127.0.0.1:{port}"
@@ -115,10 +119,10 @@ def test_a_disk_without_room_ends_one_answer_and_nothing_else(store: str, header
 
 @pytest.mark.parametrize("path", ["/predict", "/predict?explain=true", "/predict/batch"])
 @pytest.mark.parametrize("kind", ["application/json", "text/csv"])
-def test_a_caller_who_leaves_is_no_error_of_the_service(store: str, path: str, kind: str) -> None:
+def test_a_caller_who_leaves_is_no_error_of_the_service(shared: int, path: str, kind: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 1000\r\n\r\n"
-    with service(store) as (_, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        with socket.create_connection(("127.0.0.1", port)) as caller:
+    with httpx.Client(base_url=f"http://127.0.0.1:{shared}") as client:
+        with socket.create_connection(("127.0.0.1", shared)) as caller:
             caller.sendall(head.encode() + HEADER.encode())
             time.sleep(0.3)
         time.sleep(0.3)
@@ -129,8 +133,8 @@ def test_a_caller_who_leaves_is_no_error_of_the_service(store: str, path: str, k
     assert set(counted) <= {"499", "200", "422"}
 
 
-def test_a_body_that_would_be_refused_is_not_asked_for(store: str) -> None:
-    with service(store) as (_, port), socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+def test_a_body_that_would_be_refused_is_not_asked_for(shared: int) -> None:
+    with socket.create_connection(("127.0.0.1", shared), timeout=20) as caller:
         head = "POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
         caller.sendall(head.encode())
         assert caller.recv(100).startswith(b"HTTP/1.1 413 ")
