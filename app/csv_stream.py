@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from app.faults import LONGEST_NAME
+from app.faults import LONGEST_NAME, expected
 from app.problems import MOST_FAULTS, Fault, Refused
 from app.protocol import Streamed, is_forwarded, refuse_compressed
 from app.schemas import encode_numbers
@@ -169,7 +169,7 @@ class CsvTable:
             reading = feature.read_cells(values)
             columns[feature.name] = reading.column
             for k in reading.refused.tolist():
-                errors.setdefault(whole[k], f"{feature.name}: {feature.takes} is expected")
+                errors.setdefault(whole[k], f"{feature.name}: {expected(feature, values[k])}")
         if not errors:
             return columns, whole
         kept = np.array([index not in errors for index in whole], dtype=bool)

@@ -175,7 +175,7 @@ def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
 def fit(description: Description, evidence: Evidence) -> Picture | str:
     """The predictions over the rows, for a model with one numeric input."""
     (feature, *others), target = description.features, description.target
-    if others or isinstance(feature, CategoricalFeature):
+    if others or not isinstance(feature, NumericFeature):
         return ""
     rows = np.column_stack([numbers(evidence.inputs[feature.name]), numbers(evidence.target)])
     rows = np.column_stack([rows, numbers(evidence.fitted)])
