@@ -474,8 +474,8 @@ class DateFeature(Measured):
     def encode(self, column: Column) -> Matrix:
         """(days - mean) / std, and 1.0 for the month, the weekday or the hour, (width, n)."""
         days = self.column(column)
-        parts = (one_hot(rows)[of(days).astype(np.intp)] for of, rows in self._levels())
-        return np.column_stack([self._z_score()(days), *parts]).T
+        parts = (one_hot_columns(rows, of(days).astype(np.intp)) for of, rows in self._levels())
+        return np.vstack([self._z_score()(days), *parts])
 
     def row_encoder(self) -> RowEncoder:
         """(days - mean) / std, and 1.0 for the month, the weekday or the hour."""
@@ -676,8 +676,7 @@ class CategoricalFeature(Kind):
     def encode(self, column: Column) -> Matrix:
         """1.0 in the column of the row's level, (width, n)."""
         level = self._of_level(range(len(self._rows)))
-        numbers = np.array([level(value) for value in column], dtype=np.intp)
-        return one_hot(self._rows)[numbers].T
+        return one_hot_columns(self._rows, np.array([level(value) for value in column], dtype=np.intp))
 
     def row_encoder(self) -> RowEncoder:
         """1.0 in the column of the value's level and 0.0 in the others."""
@@ -864,6 +863,11 @@ def one_hot(rows: Sequence[int]) -> Matrix:
     """
     table = np.where(np.equal(rows, 0)[:, np.newaxis], np.array(rows) / sum(rows), np.eye(len(rows)))
     return table[:, np.not_equal(rows, 0)]
+
+
+def one_hot_columns(rows: Sequence[int], levels: NDArray[np.intp]) -> Matrix:
+    """The encoded columns, (those that had any, n), for the numbers of n rows' levels."""
+    return np.take(one_hot(rows).T, levels, axis=1)
 
 
 def shares(rows: Sequence[int]) -> Matrix:
