@@ -36,6 +36,7 @@ Row: TypeAlias = Sequence[Value]
 Positions: TypeAlias = NDArray[np.intp]
 # Values of any of the forms that `Kind.read` takes: a list, or an array of numpy's, torch's or Arrow's.
 Values: TypeAlias = Any
+DateFormat = Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_length=dates.LONGEST)]
 RowEncoder: TypeAlias = Callable[[Any], Sequence[float]]
 
 LARGEST = sys.float_info.max
@@ -348,15 +349,16 @@ class DateFeature(Measured):
     """
 
     kind: Literal["date"] = "date"
-    format: Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_length=dates.LONGEST)] | None = (
-        None
-    )
+    format: DateFormat | None = None
     parts: dict[dates.PartName, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
     example: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$")]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         dates.read_days(self.example)
+        if self.format is not None and dates.is_ambiguous(self.format):
+            message = f"the format of {self.name} reads what is ISO 8601 as another date"
+            raise ValueError(message)
         for part, rows in self.parts.items():
             values = len(dates.PARTS[part].names)
             if len(rows) != values or not any(rows):
@@ -386,7 +388,8 @@ class DateFeature(Measured):
     def takes(self) -> str:
         """A date, in which form, and which there were in training."""
         form = f"ISO 8601 or {self.format}" if self.format else "ISO 8601"
-        return f"a {self._what} ({form}, in training {self.extent})"
+        kind = "a date and time" if self._has_time else "a date"
+        return f"{kind} ({form}, in training {self.extent})"
 
     @property
     def extent(self) -> str:
@@ -394,12 +397,18 @@ class DateFeature(Measured):
         return f"{self._shown(self.minimum)} to {self._shown(self.maximum)}"
 
     @property
-    def _what(self) -> str:
-        return "date and time" if "T" in self.example else "date"
+    def trained_on(self) -> str:
+        """The first and the last, and what an offset does."""
+        offsets = " A time with an offset is converted to UTC, one without is taken as it is."
+        return f"{super().trained_on}{offsets if self._has_time else ''}"
+
+    @property
+    def _has_time(self) -> bool:
+        return "T" in self.example
 
     def _shown(self, days: float) -> str:
-        """Some days as a text as long as the example."""
-        return dates.as_text(days)[: max(len(self.example), 10)]
+        """A moment as precise as the example."""
+        return dates.as_text(days)[: len(self.example)]
 
     @property
     def summary(self) -> str:
@@ -415,7 +424,7 @@ class DateFeature(Measured):
     @property
     def value_schema(self) -> dict[str, Any]:
         """A string with a date, or with a time too if the example has one."""
-        return {"type": "string", "format": self._what.replace(" and ", "-")}
+        return {"type": "string", "format": "date-time" if self._has_time else "date"}
 
     @property
     def value_type(self) -> Any:

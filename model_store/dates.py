@@ -16,6 +16,7 @@ LONGEST = 40
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECONDS = 86_400_000_000
 FIRST, LAST = -719_162.0, 2_932_896.0
+PROBE = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
 MIDNIGHT = "T00:00:00"
 
 PartName: TypeAlias = Literal["month", "weekday", "hour"]
@@ -45,6 +46,15 @@ def read_text(text: str, form: str | None) -> datetime:
         except ValueError:
             pass
     return datetime.fromisoformat(text)
+
+
+def is_ambiguous(form: str) -> bool:
+    """Whether a strptime format reads a text that is ISO 8601 as another moment, as "%Y-%d-%m" does."""
+    text = PROBE.strftime(form)
+    try:
+        return read_days(text) != read_days(text, form)
+    except ValueError:
+        return False
 
 
 def days_of_array(moments: NDArray[np.datetime64]) -> NDArray[np.float64]:

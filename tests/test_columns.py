@@ -496,6 +496,7 @@ def test_a_misspelt_category_gets_a_hint(given: object, hint: str) -> None:
         (SOLD, {"parts": {"hour": (0,) * 24}}, "the rows of each hour of sold are not 24 numbers"),
         (SOLD, {"parts": {"minute": (1,) * 60}}, "minute"),
         (BUILT, {"format": "%c"}, "format"),
+        (BUILT, {"format": "%Y-%d-%m"}, "reads what is ISO 8601 as another date"),
         (HYBRID, {"falses": 0}, "falses"),
         (HYBRID, {"example": 1}, "example"),
     ],
@@ -509,6 +510,7 @@ def test_a_kind_that_contradicts_itself_is_refused(
 
 
 ANY_OTHER = "Any other is answered too, and named in out_of_range."
+OFFSETS_SAID = "A time with an offset is converted to UTC, one without is taken as it is."
 SAID: Final[dict[str, tuple[str, str]]] = {
     "age": ("In training 0.5 to 10 years.", "a finite number (in training 0.5 to 10 years)"),
     "age or null": ("In training 0.5 to 10 years.", "a finite number or null (in training 0.5 to 10 years)"),
@@ -524,7 +526,7 @@ SAID: Final[dict[str, tuple[str, str]]] = {
     ),
     "grade": ("One of 2 categories.", "one of 'a,{b}' or null"),
     "sold": (
-        "In training 2017-12-01 to 2018-11-30T21:00.",
+        f"In training 2017-12-01 to 2018-11-30T21:00. {OFFSETS_SAID}",
         "a date and time (ISO 8601, in training 2017-12-01 to 2018-11-30T21:00)",
     ),
     "built": (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.dates import PARTS, as_text, days_of_array, read_days
+from model_store.dates import PARTS, as_text, days_of_array, is_ambiguous, read_days
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -80,3 +80,10 @@ def test_a_format_is_read_beside_iso_8601() -> None:
     assert read_days("2018-05-13T19:30", "%d.%m.%Y %I:%M %p") == 17664 + 19.5 / 24
     with pytest.raises(ValueError, match="13/5/2018"):
         read_days("13/5/2018", "%d.%m.%Y")
+
+
+def test_a_format_that_reads_iso_8601_otherwise_is_ambiguous() -> None:
+    assert is_ambiguous("%Y-%d-%m")
+    assert is_ambiguous("%Y%d%m")
+    for form in ("%Y-%m-%d", "%Y%m%d", "%d/%m/%Y", "%m/%d/%y %H:%M", "%d %B %Y", "%y%m%d"):
+        assert not is_ambiguous(form)

@@ -11,8 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from model_store.difference import differences
 from model_store.manifest import Linear, Mlp
 from model_store.store import open_store
+from model_store.tables import describe
 from tests.browser import visiting
 from tests.conftest import serving
 from tests.toys import (
@@ -248,7 +250,7 @@ def test_the_document_describes_every_input_with_an_example_that_is_answered(cli
     members = schemas["Row"]["properties"]
     assert {name: member["examples"][0] for name, member in members.items()} == ROW
     assert (members["sold"]["type"], members["sold"]["format"]) == ("string", "date-time")
-    assert members["sold"]["description"] == "In training 2017-12-01 to 2018-11-30T21:00."
+    assert members["sold"]["description"].startswith("In training 2017-12-01 to 2018-11-30T21:00. ")
     assert members["built"]["format"] == "date"
     assert members["turbo"]["type"] == "boolean"
     assert {"type": "null"} in members["hybrid"]["anyOf"]
@@ -289,3 +291,28 @@ def test_the_form_asks_for_every_input_and_sends_it_as_json_has_it(browser: Brow
         assert shown["port"] == ["Hafen 35.0%, NA 10.0%, Kai 20.0%, (missing) 25.0%, (other) 10.0%"]
         assert shown["hybrid"] == ["true 25.0%, false 55.0%, (missing) 20.0%"]
         assert visit.complaints == []
+
+
+def test_the_terminal_shows_every_input_in_a_line(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    shown = describe(store.load("toy", publish_all_kinds(store).version))
+    assert [line.removeprefix("from      ") for line in shown.splitlines() if line.startswith("from")] == [
+        "km: 0.5 to 10, mean 5.25, std 2.5, 25.0% missing",
+        "port: Hafen, NA, Kai, (missing), (other)",
+        "colour: red, None, (missing), (other)",
+        "grade: a,{b}, (missing)",
+        "sold: 2017-12-01 to 2018-11-30T21:00, mean 2018-05-15T06:00, by month, weekday, hour",
+        "built: 1980-01-01 to 2016-07-18, mean 2000-01-01",
+        "hybrid: true 25.0%, false 55.0%, (missing) 20.0%",
+        "turbo: true 10.0%, false 90.0%",
+    ]
+
+
+def test_versions_of_every_kind_differ_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    first, second = (store.load("toy", publish_all_kinds(store, seed=seed).version) for seed in (1, 2))
+    found = {difference.what for difference in differences(second, first)}
+    assert {f"weight of {label}" for feature in ALL_KINDS for label in feature.labels} <= found
+    assert "weight of port = (missing)" in found
+    assert "weight of sold weekday = Monday" in found
+    assert "weight of sold month = 4" not in found
