@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from app.bodies import refuse_compressed
-from app.faults import LONGEST_NAME
+from app.faults import LONGEST_NAME, expected
 from app.refusals import MOST_FAULTS, Fault, Refused
 from app.schemas import encode_numbers
 from app.serving import Served
@@ -170,7 +170,7 @@ class CsvTable:
             reading = feature.read_cells(values)
             columns[feature.name] = reading.column
             for k in reading.refused.tolist():
-                errors.setdefault(whole[k], f"{feature.name}: {feature.takes} is expected")
+                errors.setdefault(whole[k], f"{feature.name}: {expected(feature, values[k])}")
         if not errors:
             return columns, whole
         kept = np.array([index not in errors for index in whole], dtype=bool)

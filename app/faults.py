@@ -4,13 +4,14 @@ Nothing here runs for a good request. A fault never repeats what was sent.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 
 from app.refusals import Fault
-from app.schemas import at_least_one, row_type, value_type
+from app.schemas import at_least_one, columns_of, row_type, texts_in, value_type
 from app.strict_json import (
     LARGE,
     TOO_LONG,
@@ -43,7 +44,12 @@ def row_faults(features: Sequence[Feature], row: Any, pointer: str = "") -> Iter
     if isinstance(row, dict):
         for feature in features:
             if feature.name in row and not feature.accepts(row[feature.name]):
-                yield Fault(f"{pointer}/{escape(feature.name)}", f"{feature.takes} is expected")
+                yield Fault(f"{pointer}/{escape(feature.name)}", expected(feature, row[feature.name]))
+
+
+def expected(feature: Feature, refused: object) -> str:
+    """What a feature takes, and what a value that it refuses may have meant."""
+    return f"{feature.takes} is expected{feature.hint(refused)}"
 
 
 def batch_faults(features: Sequence[Feature], body: bytes) -> Iterator[Fault]:
@@ -56,8 +62,9 @@ def batch_faults(features: Sequence[Feature], body: bytes) -> Iterator[Fault]:
     elif not isinstance(batch["instances"], list) or not batch["instances"]:
         yield Fault("/instances", "an array of at least one row is expected")
     else:
-        quoted = sum(1 + feature.is_text for feature in features)
-        for index, row in suspects(batch["instances"], row_type(features), quoted):
+        rows = msgspec.json.Decoder(at_least_one(row_type(features))).decode
+        run = Run(features, lambda content: columns_of(features, rows(content)), len(features))
+        for index, row in suspects(batch["instances"], run):
             yield from row_faults(features, row, f"/instances/{index}")
 
 
@@ -72,35 +79,49 @@ def columns_faults(features: Sequence[Feature], columns: Any) -> Iterator[Fault]
             yield Fault(pointer, "an array of at least one value is expected")
         if isinstance(values, list):
             lengths.add(len(values))
-            for index, value in suspects(values, value_type(feature), int(feature.is_text)):
+            for index, value in suspects(values, run_of_values(feature)):
                 if not feature.accepts(value):
-                    yield Fault(f"{pointer}/{index}", f"{feature.takes} is expected")
+                    yield Fault(f"{pointer}/{index}", expected(feature, value))
     if len(lengths) > 1:
         found = f"these have {min(lengths)} to {max(lengths)} values"
         yield Fault("/columns", f"columns of equal length are expected, {found}")
 
 
-def suspects(items: list[Any], good: Any, quoted: int) -> Iterator[tuple[int, Any]]:
-    """The items, parsed, with their positions, but for those of `outline` that the fast decoder takes.
+@dataclass(frozen=True)
+class Run:
+    """How good items of one form look: decoded to columns of the features, with so many names an item."""
 
-    `quoted` is how many names and texts a good item has.
-    """
-    decode = msgspec.json.Decoder(at_least_one(good)).decode
+    features: Sequence[Feature]
+    decode: Callable[[bytes], dict[str, list[Any]]]
+    names: int
+
+    def is_good(self, items: Sequence[bytes]) -> bool:
+        """Whether all of the items can be answered."""
+        content = b"[" + b",".join(items) + b"]"
+        try:
+            columns = self.decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        unsure = (feature for feature in self.features if not feature.type_decides)
+        if any(feature.read(columns[feature.name]).refused.size for feature in unsure):
+            return False
+        return has_plain_members(content, self.names * len(items) + texts_in(self.features, columns))
+
+
+def run_of_values(feature: Feature) -> Run:
+    """How good values of a feature look."""
+    values = msgspec.json.Decoder(at_least_one(value_type(feature))).decode
+    return Run([feature], lambda content: {feature.name: values(content)}, 0)
+
+
+def suspects(items: list[Any], run: Run) -> Iterator[tuple[int, Any]]:
+    """The items, parsed, with their positions, but for those of `outline` that look good."""
     for start in range(0, len(items), RUN):
-        run = items[start : start + RUN]
-        if not isinstance(run[0], bytes):
-            yield from enumerate(run, start)
-        elif not is_good(b"[" + b",".join(run) + b"]", decode, quoted * len(run)):
-            yield from ((index, opened(item)) for index, item in enumerate(run, start))
-
-
-def is_good(run: bytes, decode: Callable[[bytes], Any], quoted: int) -> bool:
-    """Whether a run of items can be answered."""
-    try:
-        decode(run)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return has_plain_members(run, quoted)
+        some = items[start : start + RUN]
+        if not isinstance(some[0], bytes):
+            yield from enumerate(some, start)
+        elif not run.is_good(some):
+            yield from ((index, opened(item)) for index, item in enumerate(some, start))
 
 
 def outline(body: bytes, features: Sequence[Feature]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The page at `/`: what is served, for people, with a form to try it. Plain HTML, made from the version."""
 
+import json
 from html import escape
 from importlib.resources import files
 from string import Template
+from urllib.parse import quote
 
 from app.serving import Served
-from model_store.columns import CategoricalFeature, Feature
+from model_store.columns import Feature
 from model_store.manifest import Manifest
 
 TEMPLATE = Template(files("app").joinpath("page.html").read_text(encoding="utf-8"))
@@ -39,40 +41,48 @@ KEY = '<label>Key <input id="key" type="password" autocomplete="off" required></
 REPORT = '<iframe src="model/report" title="The training report" sandbox loading="lazy"></iframe>'
 
 
+# How the form asks for what a JSON Schema's format, or else its type, is.
+INPUTS = {
+    "number": 'type="number" step="any"',
+    "string": 'type="text"',
+    "date": 'type="date"',
+    "date-time": 'type="datetime-local" step="any"',
+}
+
+
 def form_field(feature: Feature) -> str:
     """A field of the form, filled in with the feature's example."""
-    name, example = escape(feature.name, quote=True), str(feature.plain_example)
-    choices = feature.json_schema.get("enum")
-    if choices is not None:
-        options = "".join(
-            f"<option{' selected' if choice == example else ''}>{escape(choice)}</option>"
-            for choice in choices
-        )
-        control = f'<select name="{name}">{options}</select>'
-    else:
-        required = "" if feature.accepts(None) else " required"
-        value = escape(example, quote=True)
-        control = f'<input name="{name}" type="number" step="any"{required} value="{value}">'
-    return f"<label>{name}{in_unit(feature)} {control}</label>"
+    return f"<label>{escape(feature.heading)} {control(feature)}</label>"
+
+
+def control(feature: Feature) -> str:
+    """A list of choices where there are no other values, or an input, which may suggest some."""
+    schema, example = feature.value_schema, feature.plain_example
+    shown = example if isinstance(example, str) else json.dumps(example)
+    marks = f'name="{escape(feature.name)}" data-type="{schema["type"]}"'
+    if not feature.accepts(None):
+        marks += " required"
+    options = "".join(
+        f"<option{' selected' if choice == shown else ''}>{escape(choice)}</option>"
+        for choice in feature.choices
+    )
+    if schema["type"] == "boolean" or "enum" in schema:
+        missing = "<option></option>" if feature.accepts(None) else ""
+        return f"<select {marks}>{missing}{options}</select>"
+    field = f'<input {marks} {INPUTS[schema.get("format", schema["type"])]} value="{escape(shown)}"'
+    if not options:
+        return f"{field}>"
+    suggested = f"choices-{quote(feature.name, safe='')}"
+    return f'{field} list="{suggested}"><datalist id="{suggested}">{options}</datalist>'
 
 
 def input_row(feature: Feature) -> str:
     """A row of the table of inputs."""
     described = f"<br><small>{escape(feature.description)}</small>" if feature.description else ""
-    head = f"<th scope=row>{escape(feature.name)}{in_unit(feature)}{described}</th>"
-    if isinstance(feature, CategoricalFeature):
-        total = sum(category.rows for category in feature.categories)
-        values = ", ".join(
-            f"{escape(category.value)} {category.rows / total:.1%}" for category in feature.categories
-        )
-        return f"<tr>{head}<td colspan=4>{values}</td></tr>"
-    numbers = (feature.minimum, feature.maximum, feature.mean, feature.std)
-    return f"<tr>{head}{''.join(f'<td>{short(number)}</td>' for number in numbers)}</tr>"
-
-
-def short(number: float) -> str:
-    """Six significant digits, as the form's script writes them: without an exponent up to a trillion."""
-    return f"{float(f'{number:.6g}'):,.12g}"
+    cells = feature.figures
+    span = " colspan=4" if len(cells) == 1 else ""
+    figures = "".join(f"<td{span}>{escape(cell)}</td>" for cell in cells)
+    return f"<tr><th scope=row>{escape(feature.heading)}{described}</th>{figures}</tr>"
 
 
 def scores(manifest: Manifest) -> str:
@@ -92,9 +102,3 @@ def scores(manifest: Manifest) -> str:
     )
     head = f"<tr><th>on {metrics.rows:,} rows it had not seen</th><th>R²</th><th>RMSE</th><th>MAE</th></tr>"
     return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-
-
-def in_unit(feature: Feature) -> str:
-    """A number's unit in brackets, if it has one."""
-    unit = None if isinstance(feature, CategoricalFeature) else feature.unit
-    return f" ({escape(unit)})" if unit else ""

@@ -3,9 +3,10 @@
 What a request may hold depends on the served version, so its types are made from the manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from types import GenericAlias
 from typing import Annotated, Any, Literal
 
@@ -156,3 +157,17 @@ def value_type(feature: Feature) -> Any:
 def at_least_one(item: Any) -> Any:
     """A list of `item` that is not empty."""
     return Annotated[GenericAlias(list, (item,)), Meta(min_length=1)]
+
+
+def columns_of(features: Sequence[Feature], rows: Sequence[Struct]) -> dict[str, list[Any]]:
+    """The members of rows that were decoded, by the features' names."""
+    return {feature.name: list(map(attrgetter(f"f{index}"), rows)) for index, feature in enumerate(features)}
+
+
+def texts_in(features: Sequence[Feature], columns: Mapping[str, list[Any]]) -> int:
+    """How many texts are in columns that were decoded; a missing one is none."""
+    return sum(
+        len(columns[feature.name]) - (columns[feature.name].count(None) if feature.accepts(None) else 0)
+        for feature in features
+        if feature.is_text
+    )

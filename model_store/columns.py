@@ -10,31 +10,40 @@ written once, for a float and for an array.
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from datetime import date
+from math import inf, isfinite, nan
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from model_store.cells import read_number
+from model_store import dates
+from model_store.cells import MISSING, read_number
 from model_store.parts import ColumnName, Part, Range, refuse_repeats
+from model_store.spelling import meant
 
+T = TypeVar("T")
 Matrix: TypeAlias = NDArray[np.float64]
 Value: TypeAlias = float | str | None
-# n values that a feature accepts: numbers best as an array, with NaN for a missing one.
+# n values that a feature accepts: numbers, booleans and days best as an array, with NaN for a missing one.
 Column: TypeAlias = Matrix | Sequence[Value]
 Columns: TypeAlias = Mapping[str, Column]
 Row: TypeAlias = Sequence[Value]
 Positions: TypeAlias = NDArray[np.intp]
 # Values of any of the forms that `Kind.read` takes: a list, or an array of numpy's, torch's or Arrow's.
 Values: TypeAlias = Any
+DateFormat = Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_length=dates.LONGEST)]
 RowEncoder: TypeAlias = Callable[[Any], Sequence[float]]
 
 LARGEST = sys.float_info.max
 MOST_NAMED, LONGEST_NAMED = 5, 40
+MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
+TRUTHS = {"true": True, "false": False}
+NOWHERE: Positions = np.empty(0, dtype=np.intp)
 # Numbers as JSON has them, the usual case, are read ten times as fast as those with units.
 DECODE_NUMBERS = msgspec.json.Decoder(list[float]).decode
 
@@ -49,6 +58,14 @@ class Reading:
 
 class Kind(Part):
     """What every kind of input tells and does."""
+
+    name: ColumnName
+    description: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """Its name, with its unit in brackets if it has one."""
+        return self.name
 
     @property
     @abstractmethod
@@ -72,23 +89,64 @@ class Kind(Part):
 
     @property
     @abstractmethod
+    def trained_on(self) -> str:
+        """Which values there were in training, in a sentence."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """How the training rows were spread, in a line for the terminal."""
+
+    @property
+    @abstractmethod
+    def figures(self) -> tuple[str, ...]:
+        """How the training rows were spread: least, greatest, mean and std, or one text about all levels."""
+
+    @property
     def json_schema(self) -> dict[str, Any]:
         """What values it takes, as JSON Schema with a description and an example."""
+        given = self.value_schema
+        allowed: dict[str, Any] = {"anyOf": [given, {"type": "null"}]} if self.accepts(None) else given
+        described = f"{self.description}. {self.trained_on}" if self.description else self.trained_on
+        return allowed | {"description": described, "examples": [self.plain_example]}
+
+    @property
+    @abstractmethod
+    def value_schema(self) -> dict[str, Any]:
+        """What values it takes, but for a missing one, as JSON Schema."""
 
     @property
     def is_text(self) -> bool:
         """Whether JSON writes its values in quotes."""
-        return self.json_schema.get("type") == "string"
+        return bool(self.value_schema["type"] == "string")
+
+    def most(self, _mark: str) -> float:
+        """How often a mark may be in a value's text; infinity if nothing bounds it."""
+        return 0
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts of its values, if they can be listed."""
+        return ()
 
     @property
     @abstractmethod
     def value_type(self) -> Any:
-        """The type that lets a decoder take exactly what it takes."""
+        """The type by which a decoder takes what it takes."""
+
+    @property
+    def type_decides(self) -> bool:
+        """Whether `value_type` takes nothing that is not accepted."""
+        return True
 
     @property
     @abstractmethod
-    def plain_example(self) -> float | str:
+    def plain_example(self) -> float | str | bool:
         """The example as JSON writes it."""
+
+    def hint(self, _refused: object) -> str:
+        """What a value that is not accepted may have meant, to be added to what it takes; often nothing."""
+        return ""
 
     @abstractmethod
     def accepts(self, value: object) -> bool:
@@ -123,47 +181,98 @@ class Kind(Part):
         """What tells whether one accepted value lies outside the training range; None if none can."""
 
 
-class NumericFeature(Range, Kind):
-    """A numeric input; it reaches the network as (x - mean) / std, one column.
+class Measured(Range, Kind):
+    """What is measured reaches the network as (x - mean) / std, in its first column."""
 
-    `fill` stands for a missing value; without it a value is required.
+    @property
+    @abstractmethod
+    def extent(self) -> str:
+        """The least and the greatest value of training, in words."""
+
+    @property
+    def trained_on(self) -> str:
+        """The least and the greatest."""
+        return f"In training {self.extent}."
+
+    @abstractmethod
+    def column(self, values: Values) -> Matrix:
+        """Values that are all accepted as float64, (n,)."""
+
+    def outside(self, column: Column) -> Positions:
+        """Where a value is below the least or above the greatest of training."""
+        return np.flatnonzero(self._beyond()(self.column(column)))
+
+    def _z_score(self) -> Callable[[Any], Any]:
+        mean, std = self.mean, self.std
+        return lambda x: (x - mean) / std
+
+    def _beyond(self) -> Callable[[Any], Any]:
+        minimum, maximum = self.minimum, self.maximum
+        return lambda x: (x < minimum) | (x > maximum)
+
+
+class NumericFeature(Measured):
+    """A numeric input; it reaches the network as (x - mean) / std.
+
+    `fill` stands for a missing value; without it a value is required. With `missing_share`, the share of the
+    training rows that had no value, there is a second column: 1.0 where it is missing.
     """
 
     kind: Literal["numeric"] = "numeric"
-    name: ColumnName
     unit: str | None = None
-    description: str | None = None
     fill: float | None = None
+    missing_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     example: float
+
+    @model_validator(mode="after")
+    def _fills_what_is_missing(self) -> Self:
+        if self.missing_share is not None and self.fill is None:
+            message = f"{self.name} has a share of missing values, but nothing to fill them with"
+            raise ValueError(message)
+        return self
+
+    @property
+    def heading(self) -> str:
+        """Its name, with its unit in brackets if it has one."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its name."""
-        return (self.name,)
+        """Its name, and whether it is missing."""
+        return (self.name, f"{self.name} is missing") if self.missing_share else (self.name,)
 
     @property
     def baseline(self) -> Matrix:
-        """0, the mean of z-scores."""
-        return np.zeros(1)
+        """0, the mean of z-scores, and the share of missing values."""
+        return np.array([0.0, self.missing_share] if self.missing_share else [0.0])
 
     @property
     def takes(self) -> str:
         """A finite number, and which there were in training."""
         kind = "a finite number" if self.fill is None else "a finite number or null"
-        return f"{kind} (in training {self._trained_on})"
+        return f"{kind} (in training {self.extent})"
 
     @property
-    def _trained_on(self) -> str:
+    def extent(self) -> str:
+        """The numbers in their unit."""
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.minimum:.10g} to {self.maximum:.10g}{unit}"
 
     @property
-    def json_schema(self) -> dict[str, Any]:
-        """A number, or null if a value may be missing."""
-        number = {"type": "number"}
-        allowed: dict[str, Any] = number if self.fill is None else {"anyOf": [number, {"type": "null"}]}
-        described = f"{sentence(self.description)}In training {self._trained_on}."
-        return allowed | {"description": described, "examples": [self.plain_example]}
+    def summary(self) -> str:
+        """Range, mean and std, exactly."""
+        missing = f", {self.missing_share:.1%} missing" if self.missing_share else ""
+        return f"{self.minimum:g} to {self.maximum:g}, mean {self.mean!r}, std {self.std!r}{missing}"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Least, greatest, mean and std to six digits."""
+        return tuple(map(short, (self.minimum, self.maximum, self.mean, self.std)))
+
+    @property
+    def value_schema(self) -> dict[str, Any]:
+        """A number."""
+        return {"type": "number"}
 
     @property
     def value_type(self) -> Any:
@@ -213,34 +322,202 @@ class NumericFeature(Range, Kind):
         return np.flatnonzero(~np.isfinite(numbers) if self.fill is None else np.isinf(numbers))
 
     def encode(self, column: Column) -> Matrix:
-        """(x - mean) / std, (1, n), `fill` in place of a missing x."""
+        """(x - mean) / std, `fill` in place of a missing x; 1.0 where it is missing, if that is a column."""
         x = self.column(column)
-        if self.fill is not None:
-            x = np.where(np.isnan(x), self.fill, x)
-        z: Matrix = self._z_score()(x)
-        return z[np.newaxis]
-
-    def _z_score(self) -> Callable[[Any], Any]:
-        mean, std = self.mean, self.std
-        return lambda x: (x - mean) / std
+        missing = np.isnan(x)
+        z: Matrix = self._z_score()(x if self.fill is None else np.where(missing, self.fill, x))
+        return np.stack([z, missing]) if self.missing_share else z[np.newaxis]
 
     def row_encoder(self) -> RowEncoder:
-        """(x - mean) / std, `fill` in place of None."""
+        """(x - mean) / std, `fill` in place of None; 1.0 for None, if that is a column."""
         z_score, fill = self._z_score(), self.fill
+        if self.missing_share:
+            return lambda x: (z_score(fill if x is None else x), float(x is None))
         return lambda x: (z_score(fill if x is None else x),)
-
-    def outside(self, column: Column) -> Positions:
-        """Where a number is below the least or above the greatest of training."""
-        return np.flatnonzero(self._beyond()(self.column(column)))
-
-    def _beyond(self) -> Callable[[Any], Any]:
-        minimum, maximum = self.minimum, self.maximum
-        return lambda x: (x < minimum) | (x > maximum)
 
     def row_ranger(self) -> Callable[[Any], bool]:
         """Whether a number, if it is there, is below the least or above the greatest of training."""
         beyond = self._beyond()
         return beyond if self.fill is None else lambda x: x is not None and beyond(x)
+
+
+class DateFeature(Measured):
+    """A date, or a date with a time, which reaches the network as the z-score of the days since 1970.
+
+    Dates are read as `format`, a strptime format, if training found one in its table, or as ISO 8601. `parts`
+    says how many training rows had each month, each weekday or each hour; these have columns of their own.
+    """
+
+    kind: Literal["date"] = "date"
+    format: DateFormat | None = None
+    parts: dict[dates.PartName, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
+    example: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$")]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        dates.read_days(self.example)
+        if self.format is not None and dates.is_ambiguous(self.format):
+            message = f"the format of {self.name} reads what is ISO 8601 as another date"
+            raise ValueError(message)
+        for part, rows in self.parts.items():
+            values = len(dates.PARTS[part].names)
+            if len(rows) != values or not any(rows):
+                message = f"the rows of each {part} of {self.name} are not {values} numbers"
+                raise ValueError(message)
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its name, and its name with each month, weekday or hour that was in training."""
+        return (
+            self.name,
+            *(
+                f"{self.name} {part} = {value}"
+                for part, rows in self.parts.items()
+                for value, count in zip(dates.PARTS[part].names, rows, strict=True)
+                if count
+            ),
+        )
+
+    @property
+    def baseline(self) -> Matrix:
+        """0, the mean of z-scores, and the shares of each part's values."""
+        return np.concatenate([[0.0], *map(shares, self.parts.values())])
+
+    @property
+    def takes(self) -> str:
+        """A date, in which form, and which there were in training."""
+        form = f"ISO 8601 or {self.format}" if self.format else "ISO 8601"
+        kind = "a date and time" if self._has_time else "a date"
+        return f"{kind} ({form}, in training {self.extent})"
+
+    @property
+    def extent(self) -> str:
+        """The dates, or moments."""
+        return f"{self._shown(self.minimum)} to {self._shown(self.maximum)}"
+
+    @property
+    def trained_on(self) -> str:
+        """The first and the last, and what an offset does."""
+        offsets = " A time with an offset is converted to UTC, one without is taken as it is."
+        return f"{super().trained_on}{offsets if self._has_time else ''}"
+
+    @property
+    def _has_time(self) -> bool:
+        return "T" in self.example
+
+    def _shown(self, days: float) -> str:
+        """A moment as precise as the example."""
+        return dates.as_text(days)[: len(self.example)]
+
+    @property
+    def summary(self) -> str:
+        """Range, mean, and the parts that are looked at."""
+        parts = f", by {', '.join(self.parts)}" if self.parts else ""
+        return f"{self.extent}, mean {self._shown(self.mean)}{parts}"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """First, last, mean, and std in days."""
+        return (*map(self._shown, (self.minimum, self.maximum, self.mean)), f"{short(self.std)} days")
+
+    @property
+    def value_schema(self) -> dict[str, Any]:
+        """A string with a date, or with a time too if the example has one."""
+        return {"type": "string", "format": "date-time" if self._has_time else "date"}
+
+    @property
+    def value_type(self) -> Any:
+        """Any text."""
+        return str
+
+    @property
+    def type_decides(self) -> bool:
+        """No: not every text is a date."""
+        return False
+
+    @property
+    def plain_example(self) -> str:
+        """The example."""
+        return self.example
+
+    def most(self, _mark: str) -> float:
+        """As often as there are characters in a date."""
+        return dates.LONGEST
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value is a date, or the text of one."""
+        return isfinite(self._days(value))
+
+    def _days(self, value: object) -> float:
+        """The days since 1970, NaN for what is no date."""
+        try:
+            return dates.read_days(value, self.format) if isinstance(value, (str, date)) else nan
+        except ValueError:
+            return nan
+
+    def column(self, values: Values) -> Matrix:
+        """The days since 1970, (n,); an array of numbers has them already."""
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            return values.astype(np.float64, copy=False)
+        return self._read(values)
+
+    def read(self, values: Values) -> Reading:
+        """Read texts, Python's dates and times, or an array of moments."""
+        days = self._read(values)
+        return Reading(days, np.flatnonzero(np.isnan(days)))
+
+    def read_cells(self, cells: Sequence[str]) -> Reading:
+        """Read texts, in a table as in JSON."""
+        return self.read(list(cells))
+
+    def _read(self, values: Values) -> Matrix:
+        """The days since 1970, (n,), NaN for what is no date."""
+        if not isinstance(values, (list, tuple)):
+            array = np.asarray(values)
+            if array.dtype.kind == "M":
+                return dates.days_of_array(array)
+            values = array.tolist()
+        return np.array([self._days(value) for value in values], dtype=np.float64)
+
+    def encode(self, column: Column) -> Matrix:
+        """(days - mean) / std, and 1.0 for the month, the weekday or the hour, (width, n)."""
+        days = self.column(column)
+        parts = (one_hot_columns(rows, of(days).astype(np.intp)) for of, rows in self._levels())
+        return np.vstack([self._z_score()(days), *parts])
+
+    def row_encoder(self) -> RowEncoder:
+        """(days - mean) / std, and 1.0 for the month, the weekday or the hour."""
+        z_score, read = self._z_score(), self._days
+        parts = [(of, one_hot(rows).tolist()) for of, rows in self._levels()]
+
+        def encoded(value: Any) -> list[float]:
+            days = read(value)
+            return [z_score(days), *(number for of, rows in parts for number in rows[int(of(days))])]
+
+        return encoded
+
+    def outside(self, column: Column) -> Positions:
+        """Where a date is before the first or after the last, or of a month, weekday or hour never seen."""
+        days = self.column(column)
+        outside = self._beyond()(days)
+        for of, rows in self._levels():
+            outside |= np.equal(rows, 0)[of(days).astype(np.intp)]
+        return np.flatnonzero(outside)
+
+    def row_ranger(self) -> Callable[[Any], bool]:
+        """Whether a date is before the first or after the last, or of a month, weekday or hour never seen."""
+        beyond, read, parts = self._beyond(), self._days, list(self._levels())
+
+        def is_outside(value: Any) -> bool:
+            days = read(value)
+            return beyond(days) or not all(rows[int(of(days))] for of, rows in parts)
+
+        return is_outside
+
+    def _levels(self) -> Iterator[tuple[Callable[[Any], Any], tuple[int, ...]]]:
+        """What numbers the values of each part, and the training rows of each of them."""
+        return ((dates.PARTS[part].of, rows) for part, rows in self.parts.items())
 
 
 class Category(Part):
@@ -251,12 +528,18 @@ class Category(Part):
 
 
 class CategoricalFeature(Kind):
-    """A categorical input; it reaches the network one-hot, a column for each category in this order."""
+    """A categorical input; it reaches the network one-hot, a column for each category in this order.
+
+    `missing` is the number of training rows without a value, which are a level of their own; without it a
+    value is required. `other` is the number of those whose categories were too rare to be known, which are
+    one level together; without it any category must be a known one. A level that no training row had has no
+    column: it is answered as the average row.
+    """
 
     kind: Literal["categorical"] = "categorical"
-    name: ColumnName
-    description: str | None = None
-    categories: Annotated[tuple[Category, ...], Field(min_length=2)]
+    categories: tuple[Category, ...]
+    missing: NonNegativeInt | None = None
+    other: NonNegativeInt | None = None
     example: str
 
     @model_validator(mode="after")
@@ -264,6 +547,12 @@ class CategoricalFeature(Kind):
         refuse_repeats(self.values, "category")
         if self.example not in self.values:
             message = f"the example of {self.name} is none of its categories"
+            raise ValueError(message)
+        if sum(rows > 0 for _, rows in self._levels) < 2:
+            message = f"{self.name} has fewer than two categories"
+            raise ValueError(message)
+        if "" in self.values and (self.missing, self.other) != (None, None):
+            message = f"an empty text is a missing value of {self.name}, no category"
             raise ValueError(message)
         return self
 
@@ -273,40 +562,74 @@ class CategoricalFeature(Kind):
         return tuple(category.value for category in self.categories)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Its name with each category."""
-        return tuple(f"{self.name} = {value}" for value in self.values)
+    def _levels(self) -> list[tuple[str, int]]:
+        """The names of all levels and their training rows, in the order of their columns."""
+        return [
+            *((category.value, category.rows) for category in self.categories),
+            *(((MISSING_LEVEL, self.missing),) if self.missing is not None else ()),
+            *(((OTHER_LEVEL, self.other),) if self.other is not None else ()),
+        ]
 
     @property
-    def width(self) -> int:
-        """A column for each category."""
-        return len(self.categories)
+    def _rows(self) -> list[int]:
+        return [rows for _, rows in self._levels]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its name with each level that was in training."""
+        return tuple(f"{self.name} = {level}" for level, rows in self._levels if rows)
 
     @property
     def baseline(self) -> Matrix:
-        """Each category's share of the training rows."""
-        rows = [category.rows for category in self.categories]
-        return np.array(rows) / sum(rows)
+        """Each level's share of the training rows."""
+        return shares(self._rows)
 
     @property
     def takes(self) -> str:
         """One of the categories, the first few by name."""
-        return f"one of {listed(self.values)}"
+        kind = f"one of {listed(self.values)}" if self.other is None else "a text"
+        null = "" if self.missing is None else " or null"
+        known = "" if self.other is None else f" (in training one of {listed(self.values)})"
+        return f"{kind}{null}{known}"
 
     @property
-    def json_schema(self) -> dict[str, Any]:
-        """A string, one of the categories."""
-        return {
-            "type": "string",
-            "enum": list(self.values),
-            "description": f"{sentence(self.description)}One of {len(self.values)} categories.",
-            "examples": [self.plain_example],
-        }
+    def trained_on(self) -> str:
+        """How many categories there were."""
+        if self.other is None:
+            return f"One of {len(self._levels)} categories."
+        known = f"In training one of {len(self.values)} categories: {listed(self.values)}."
+        return f"{known} Any other is answered too, and named in out_of_range."
+
+    @property
+    def summary(self) -> str:
+        """The names of all levels."""
+        return ", ".join(level for level, _ in self._levels)
+
+    @property
+    def figures(self) -> tuple[str]:
+        """The levels with their shares of the training rows."""
+        return (with_shares(self._levels),)
+
+    @property
+    def value_schema(self) -> dict[str, Any]:
+        """A string: one of the categories, or any that is not empty."""
+        known = {"enum": list(self.values)} if self.other is None else {"minLength": 1}
+        return {"type": "string", **known}
+
+    def most(self, mark: str) -> float:
+        """As often as it is in one of the categories; if any text may come, nothing bounds it."""
+        return max(value.count(mark) for value in self.values) if self.other is None else inf
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The known values."""
+        return self.values
 
     @property
     def value_type(self) -> Any:
-        """The literal type of the categories."""
-        return Literal[self.values]
+        """The literal type of the categories, or a text that is not empty; None if it may be missing."""
+        known = Literal[self.values] if self.other is None else Annotated[str, msgspec.Meta(min_length=1)]
+        return known if self.missing is None else known | None
 
     @property
     def plain_example(self) -> str:
@@ -314,52 +637,197 @@ class CategoricalFeature(Kind):
         return self.example
 
     def accepts(self, value: object) -> bool:
-        """Whether a value is one of the categories."""
-        return isinstance(value, str) and value in self.values
+        """Whether a value is one of the categories, or one that may come beside them."""
+        return self._acceptance()(value)
+
+    def _acceptance(self) -> Callable[[object], bool]:
+        known, is_open = frozenset(self._known), self.other is not None
+        return lambda value: (
+            (isinstance(value, str | None) and value in known)
+            or (is_open and isinstance(value, str) and is_some_text(value))
+        )
+
+    @property
+    def _known(self) -> list[str | None]:
+        """The values that have a level of their own, in its order."""
+        return [*self.values, *(() if self.missing is None else (None,))]
+
+    def _of_level(self, levels: Sequence[T]) -> Callable[[Any], T]:
+        """What gives one of n things, one a level, for an accepted value; raises KeyError for others."""
+        known: dict[Any, T] = dict(zip(self._known, levels, strict=False))
+        if self.other is None:
+            return known.__getitem__
+        other = levels[-1]
+        return lambda value: known.get(value, other)
+
+    def hint(self, refused: object) -> str:
+        """The category that a misspelt one is nearest to, if one is near."""
+        nearest = meant(refused, self.values) if isinstance(refused, str) else None
+        return "" if nearest is None else f": did you mean {nearest!r}?"
 
     def column(self, values: Values) -> Column:
-        """The texts as they are."""
+        """The texts as they are, missing ones as None."""
         texts: Column = values
         return texts
 
     def read(self, values: Values) -> Reading:
-        """Read texts; whatever is no text or no category is refused."""
+        """Read texts; whatever is no text, or a category that is not taken, is refused."""
         texts = list(values) if isinstance(values, (list, tuple)) else np.asarray(values).tolist()
-        no_texts = [k for k, value in enumerate(texts) if not isinstance(value, str)]
-        for position in no_texts:
-            texts[position] = self.example
-        reading = self.read_cells(texts)
-        return Reading(reading.column, union(set(no_texts), reading.refused))
+        accepts = self._acceptance()
+        return Reading(texts, positions(not accepts(text) for text in texts))
 
     def read_cells(self, cells: Sequence[str]) -> Reading:
-        """Read texts; those that are no category are refused."""
-        known = frozenset(self.values)
-        refused = [] if known.issuperset(cells) else [k for k, cell in enumerate(cells) if cell not in known]
-        return Reading(cells, np.array(refused, dtype=np.intp))
+        """Read texts; an empty cell is missing, if that may be."""
+        texts = cells if self.missing is None else [cell or None for cell in cells]
+        known = frozenset(self._known)
+        return Reading(texts, NOWHERE) if known.issuperset(texts) else self.read(list(texts))
 
     def encode(self, column: Column) -> Matrix:
-        """1.0 where the row has the category, (categories, n)."""
-        position = {value: index for index, value in enumerate(self.values)}
-        known = np.array([position[str(value)] for value in column], dtype=np.intp)
-        planes = np.zeros((self.width, len(known)))
-        planes[known, np.arange(len(known))] = 1.0
-        return planes
+        """1.0 in the column of the row's level, (width, n)."""
+        level = self._of_level(range(len(self._rows)))
+        return one_hot_columns(self._rows, np.array([level(value) for value in column], dtype=np.intp))
 
     def row_encoder(self) -> RowEncoder:
-        """1.0 for the value's category and 0.0 for the others."""
-        rows = np.eye(self.width).tolist()
-        return dict(zip(self.values, rows, strict=True)).__getitem__
+        """1.0 in the column of the value's level and 0.0 in the others."""
+        return self._of_level(one_hot(self._rows).tolist())
 
-    def outside(self, _column: Column) -> Positions:
-        """None: every category was in training."""
-        return np.empty(0, dtype=np.intp)
+    def outside(self, column: Column) -> Positions:
+        """Where a level was not in training, or a category is not known, as a rare one that was merged."""
+        is_outside = self.row_ranger()
+        return NOWHERE if is_outside is None else positions(map(is_outside, column))
 
-    def row_ranger(self) -> None:
-        """None: every category was in training."""
-        return
+    def row_ranger(self) -> Callable[[Any], bool] | None:
+        """Whether the level was not in training, or the category is not known; None if all were."""
+        if self.missing != 0 and self.other is None:
+            return None
+        return self._of_level([*(rows == 0 for rows in self._rows[: len(self._known)]), True])
 
 
-Feature = Annotated[NumericFeature | CategoricalFeature, Field(discriminator="kind")]
+class BooleanFeature(Kind):
+    """True or false; it reaches the network as 1.0 or 0.0.
+
+    `missing` is the number of training rows without a value; without it a value is required. A missing value
+    reaches the network as the share of trues, and with 1.0 in a second column if any was in training.
+    """
+
+    kind: Literal["boolean"] = "boolean"
+    trues: PositiveInt
+    falses: PositiveInt
+    missing: NonNegativeInt | None = None
+    example: bool
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its name, and whether it is missing."""
+        return (self.name, f"{self.name} is missing") if self.missing else (self.name,)
+
+    @property
+    def baseline(self) -> Matrix:
+        """The share of trues, and that of missing values."""
+        total = self.trues + self.falses
+        return np.array([self._share, *([self.missing / (total + self.missing)] if self.missing else [])])
+
+    @property
+    def _share(self) -> float:
+        """The share of trues among the training rows that had a value."""
+        return self.trues / (self.trues + self.falses)
+
+    @property
+    def takes(self) -> str:
+        """True or false, or null if a value may be missing."""
+        return "true or false" if self.missing is None else "true, false or null"
+
+    @property
+    def trained_on(self) -> str:
+        """The shares of each."""
+        return f"In training {with_shares(self._levels)}."
+
+    @property
+    def summary(self) -> str:
+        """The shares of each."""
+        return with_shares(self._levels)
+
+    @property
+    def figures(self) -> tuple[str]:
+        """The shares of each."""
+        return (with_shares(self._levels),)
+
+    @property
+    def _levels(self) -> list[tuple[str, int]]:
+        missing = () if self.missing is None else ((MISSING_LEVEL, self.missing),)
+        return [("true", self.trues), ("false", self.falses), *missing]
+
+    @property
+    def value_schema(self) -> dict[str, Any]:
+        """A boolean."""
+        return {"type": "boolean"}
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Both."""
+        return ("true", "false")
+
+    @property
+    def value_type(self) -> Any:
+        """A boolean, or None if a value may be missing."""
+        return bool if self.missing is None else bool | None
+
+    @property
+    def plain_example(self) -> bool:
+        """The example."""
+        return self.example
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value is a boolean, or missing if it may be."""
+        return isinstance(value, bool) or (value is None and self.missing is not None)
+
+    def column(self, values: Values) -> Matrix:
+        """1.0 for true, 0.0 for false and NaN for a missing value, (n,)."""
+        return np.asarray(values, dtype=np.float64)
+
+    def read(self, values: Values) -> Reading:
+        """Read booleans; numbers and texts are refused."""
+        if not isinstance(values, (list, tuple)):
+            array = np.asarray(values)
+            if array.dtype.kind == "b":
+                return Reading(self.column(array), NOWHERE)
+            values = array.tolist()
+        refused = positions(not self.accepts(value) for value in values)
+        return Reading(self.column([x if isinstance(x, bool) else None for x in values]), refused)
+
+    def read_cells(self, cells: Sequence[str]) -> Reading:
+        """Read true and false in any case; empty cells and words like "NA" are missing."""
+        words = [cell.strip().lower() for cell in cells]
+        truths = self.column([TRUTHS.get(word) for word in words])
+        taken = TRUTHS.keys() if self.missing is None else TRUTHS.keys() | MISSING
+        return Reading(truths, positions(word not in taken for word in words))
+
+    def encode(self, column: Column) -> Matrix:
+        """1.0, 0.0 or, for a missing value, the share of trues; 1.0 where it is missing, if it ever was."""
+        truths = self.column(column)
+        missing = np.isnan(truths)
+        filled = np.where(missing, self._share, truths)
+        return np.stack([filled, missing]) if self.missing else filled[np.newaxis]
+
+    def row_encoder(self) -> RowEncoder:
+        """1.0, 0.0 or, for None, the share of trues; 1.0 for None, if that is a column."""
+        share = self._share
+        if self.missing:
+            return lambda x: (share if x is None else float(x), float(x is None))
+        return lambda x: (share if x is None else float(x),)
+
+    def outside(self, column: Column) -> Positions:
+        """Where a value is missing, if none was in training."""
+        return np.flatnonzero(np.isnan(self.column(column))) if self.missing == 0 else NOWHERE
+
+    def row_ranger(self) -> Callable[[Any], bool] | None:
+        """Whether a value is missing, if none was in training."""
+        return (lambda x: x is None) if self.missing == 0 else None
+
+
+Feature = Annotated[
+    NumericFeature | CategoricalFeature | DateFeature | BooleanFeature, Field(discriminator="kind")
+]
 
 
 def read_columns(features: Iterable[Feature], given: Mapping[str, Values]) -> dict[str, Column]:
@@ -392,14 +860,52 @@ def out_of_range(features: Iterable[Feature], columns: Columns) -> dict[str, lis
     return {name: rows for name, rows in outside.items() if rows}
 
 
-def example_row(features: Iterable[Feature]) -> dict[str, float | str]:
+def example_row(features: Iterable[Feature]) -> dict[str, float | str | bool]:
     """A row that is answered."""
     return {feature.name: feature.plain_example for feature in features}
 
 
-def sentence(description: str | None) -> str:
-    """A feature's description as the start of a text."""
-    return f"{description}. " if description else ""
+def one_hot(rows: Sequence[int]) -> Matrix:
+    """The encoded row of each of n levels by its training rows, (n, those that had any).
+
+    A level that had some has 1.0 in its column; any other has the mean of the encoded training rows.
+    """
+    table = np.where(np.equal(rows, 0)[:, np.newaxis], np.array(rows) / sum(rows), np.eye(len(rows)))
+    return table[:, np.not_equal(rows, 0)]
+
+
+def one_hot_columns(rows: Sequence[int], levels: NDArray[np.intp]) -> Matrix:
+    """The encoded columns, (those that had any, n), for the numbers of n rows' levels."""
+    return np.take(one_hot(rows).T, levels, axis=1)
+
+
+def shares(rows: Sequence[int]) -> Matrix:
+    """The mean of the encoded training rows of some levels, (those that had any,)."""
+    return np.array([count for count in rows if count]) / sum(rows)
+
+
+def with_shares(levels: Sequence[tuple[str, int]]) -> str:
+    """Levels with their shares of the training rows."""
+    total = sum(rows for _, rows in levels)
+    return ", ".join(f"{level} {rows / total:.1%}" for level, rows in levels)
+
+
+def short(number: float) -> str:
+    """Six significant digits, without an exponent up to a trillion."""
+    return f"{float(f'{number:.6g}'):,.12g}"
+
+
+def is_some_text(text: str) -> bool:
+    """Whether a text has characters, and all of them are Unicode's."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def positions(chosen: Iterable[bool]) -> Positions:
+    """The positions of what is true, ascending."""
+    return np.flatnonzero(np.fromiter(chosen, bool))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -26,6 +26,8 @@ class Difference:
     @property
     def change(self) -> float | None:
         """How much more the version has than the other, if both are numbers."""
+        if isinstance(self.version, bool) or isinstance(self.against, bool):
+            return None
         if isinstance(self.version, (int, float)) and isinstance(self.against, (int, float)):
             change = self.version - self.against
             return change if math.isfinite(change) else None

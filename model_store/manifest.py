@@ -1,8 +1,9 @@
 """The manifest: everything about a version but its weights, as a closed schema.
 
 A field nobody declared is refused, numbers are finite, and float64 survives the round trip through JSON
-exactly. The SHA-256 of the manifest's bytes is the version's *digest*. Schema version 1, which did not end
-with a checksum, is still read.
+exactly. The SHA-256 of the manifest's bytes is the version's *digest*. Schema version 2, which knew no dates
+and booleans nor levels for missing and other categories, and version 1, which did not end with a checksum
+either, are still read.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from model_store.errors import InvalidName, ManifestInvalid
 from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
 from model_store.sealed import dump, is_sealed, parse
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WEIGHTS: Final = "weights.safetensors"
 HISTORY: Final = "history.csv"
 REPORT: Final = "report.html"
@@ -147,7 +148,7 @@ class ResidualQuantiles(Part):
 class GoldenRow(Part):
     """A raw row and the prediction that torch made for it."""
 
-    inputs: dict[str, float | str | None]
+    inputs: dict[str, bool | float | str | None]
     prediction: float
 
 

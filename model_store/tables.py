@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.columns import CategoricalFeature, Feature
 from model_store.difference import Difference
 from model_store.manifest import Manifest
 from model_store.promotions import Promotion
@@ -53,7 +52,7 @@ def version_text(version: Version) -> str:
             f"{manifest.name} version {manifest.version}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC",
             f"digest    {version.digest}",
             f"predicts  {target}, network {manifest.network.kind}",
-            *(f"from      {feature_text(feature)}" for feature in manifest.features),
+            *(f"from      {feature.heading}: {feature.summary}" for feature in manifest.features),
             *score_lines(manifest),
             *(
                 f"tensor    {name} {list(tensor.shape)} = {tensor.ravel()[:6].tolist()}"
@@ -61,16 +60,6 @@ def version_text(version: Version) -> str:
                 for name, tensor in sorted(version.predictor.weights.items())
             ),
         ]
-    )
-
-
-def feature_text(feature: Feature) -> str:
-    """One input in a line."""
-    if isinstance(feature, CategoricalFeature):
-        return f"{feature.name}: {', '.join(feature.values)}"
-    return (
-        f"{feature.name}{unit_in_brackets(feature.unit)}: {feature.minimum:g} to {feature.maximum:g}, "
-        f"mean {feature.mean!r}, std {feature.std!r}"
     )
 
 

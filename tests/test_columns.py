@@ -1,9 +1,11 @@
 import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -13,14 +15,31 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from model_store.columns import (
+    BooleanFeature,
     CategoricalFeature,
+    Category,
+    DateFeature,
     Feature,
-    NumericFeature,
     encode,
     out_of_range,
     read_columns,
 )
-from tests.toys import AGE, FEATURES, FUEL, POWER, toy_rows
+from tests.toys import (
+    AGE,
+    ALL_KINDS,
+    BUILT,
+    COLOUR,
+    FEATURES,
+    FUEL,
+    GRADE,
+    HYBRID,
+    KM,
+    PORT,
+    POWER,
+    SOLD,
+    TURBO,
+    toy_rows,
+)
 
 ROWS: Final = toy_rows(100)
 
@@ -114,8 +133,36 @@ def test_rows_within_the_training_range_have_no_entry() -> None:
 
 
 FILLED = AGE.model_copy(update={"fill": 5.0})
-KINDS: Final[list[Feature]] = [AGE, FILLED, FUEL]
-kinds = pytest.mark.parametrize("feature", KINDS, ids=["number", "number or null", "category"])
+KINDS: Final[list[Feature]] = [AGE, FILLED, FUEL, *ALL_KINDS]
+NAMES = ["age", "age or null", *(feature.name for feature in (FUEL, *ALL_KINDS))]
+kinds = pytest.mark.parametrize("feature", KINDS, ids=NAMES)
+
+MAY_MISS = {"age or null", "km", "port", "colour", "grade", "hybrid"}
+CATEGORIES = {
+    "fuel type": {"petrol", "diesel", "a,b"},
+    "port": {"Hafen", "NA", "Kai"},
+    "colour": {"red", "None"},
+    "grade": {"a,{b}"},
+}
+DATES = (
+    *("2018-05-13", "20180513", "2018-W19-7", "0001-01-01", "9999-12-31", "2018-05-13T10", " 2018-05-13 "),
+    *("2018-05-13T10:30", "2018-05-13 10:30:59.999999", "2018-05-13T10:30Z", "9999-12-31T23:59-12:00"),
+)
+NO_DATES = (
+    *(
+        "2018-02-29",
+        "2018-13-01",
+        "2018-05",
+        "13.05.2018",
+        "12:30",
+        "now",
+        "17500",
+        "2018-05-13x",
+        "0000-01-01",
+    ),
+    *("2018-05-13T25:00", "2018-05-13T10:30+99:00", "2018-05-13" + " " * 40 + "T", "２018-05-13", "1/2"),
+)
+WRITTEN = ("29/02/2000", "1/2/1999")
 
 # Whatever JSON may hold, and what a careful parser makes of numbers that float64 cannot.
 anything = st.one_of(
@@ -125,26 +172,45 @@ anything = st.one_of(
     st.booleans(),
     st.none(),
     st.text(max_size=8),
-    st.sampled_from(FUEL.values),
+    st.sampled_from(sorted(set[str]().union(*CATEGORIES.values()))),
+    st.sampled_from([*DATES, *NO_DATES, *WRITTEN, "\ud800", "2018-05-13\ud80010:30"]),
     st.lists(st.integers(), max_size=1),
 )
 
 
 def is_taken(feature: Feature, value: Any) -> bool:
     """The oracle: the rule in the README's words."""
-    if isinstance(feature, CategoricalFeature):
-        return value in ("petrol", "diesel", "a,b")
     if value is None:
-        return feature.fill is not None
+        return NAMES[KINDS.index(feature)] in MAY_MISS
+    if isinstance(feature, CategoricalFeature):
+        is_open = feature in (PORT, COLOUR)
+        return isinstance(value, str) and (
+            value in CATEGORIES[feature.name] or (is_open and value != "" and "\ud800" not in value)
+        )
+    if isinstance(feature, DateFeature):
+        return value in DATES if feature == SOLD else value in (*DATES, *WRITTEN)
+    if isinstance(feature, BooleanFeature):
+        return value is True or value is False
     return type(value) in {int, float} and repr(value)[-1].isdigit() and abs(Fraction(value)) < 2**1024
+
+
+OFFSETS = st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
 
 
 def taken_values(feature: Feature) -> st.SearchStrategy[list[Any]]:
     """Lists of what a feature takes."""
+    values: st.SearchStrategy[Any]
     if isinstance(feature, CategoricalFeature):
-        return st.lists(st.sampled_from(feature.values), min_size=1, max_size=20)
-    numbers = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18), 10**18))
-    return st.lists(numbers if feature.fill is None else numbers | st.none(), min_size=1, max_size=20)
+        values = st.sampled_from(feature.values)
+        values = values | st.text(min_size=1) if feature.other is not None else values
+    elif isinstance(feature, DateFeature):
+        values = st.datetimes(timezones=st.none() | OFFSETS).map(datetime.isoformat)
+        values |= st.dates().map(date.isoformat) | st.sampled_from(WRITTEN if feature == BUILT else DATES)
+    elif isinstance(feature, BooleanFeature):
+        values = st.booleans()
+    else:
+        values = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18), 10**18))
+    return st.lists(values | st.none() if feature.accepts(None) else values, min_size=1, max_size=20)
 
 
 @kinds
@@ -163,11 +229,12 @@ def test_a_decoder_of_its_type_lets_through_what_a_kind_accepts(feature: Feature
     text = json.dumps(value)
     decode = msgspec.json.Decoder(feature.value_type).decode
     try:
-        decode(text)
+        decoded = decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         assert not is_taken(feature, value)
     else:
-        assert is_taken(feature, value)
+        assert feature.accepts(decoded) == is_taken(feature, value)
+        assert is_taken(feature, value) or not feature.type_decides
 
 
 @kinds
@@ -257,17 +324,236 @@ def test_categories_that_came_parsed_are_read_whatever_holds_them(values: Any) -
     np.testing.assert_array_equal(FUEL.encode(reading.column), [[1, 0], [0, 0], [0, 1]])
 
 
+MOMENTS = [datetime(2018, 5, 13, 10, 30, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)]
+TEXTS = ["2018-05-13T10:30", "1969-12-31T23:59:59.5"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        TEXTS,
+        ["2018-05-13T12:30+02:00", "1969-12-31T23:59:59,500Z"],
+        MOMENTS,
+        [moment.replace(tzinfo=None) for moment in MOMENTS],
+        [moment.astimezone(timezone(timedelta(hours=-7))) for moment in MOMENTS],
+        np.array(TEXTS, "datetime64[ns]"),
+        np.array(TEXTS, "datetime64[ms]"),
+        np.array(TEXTS),
+        np.array(MOMENTS, dtype=object),
+        pd.Series(MOMENTS),
+        pa.array(MOMENTS, pa.timestamp("us", "UTC")),
+        pa.array(MOMENTS, pa.timestamp("ms")),
+        pa.array(TEXTS),
+    ],
+    ids=lambda values: f"{type(values).__name__} {getattr(values, 'dtype', getattr(values, 'type', ''))}",
+)
+def test_moments_that_came_parsed_are_read_whatever_holds_them(values: Any) -> None:
+    reading = SOLD.read(values)
+    assert not reading.refused.size
+    assert list(reading.column) == [17664 + 10.5 / 24, -0.5 / 86400]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2018-05-13"],
+        [date(2018, 5, 13)],
+        np.array(["2018-05-13"], "datetime64[D]"),
+        pa.array([17664], pa.date32()),
+    ],
+)
+def test_a_date_is_its_midnight(values: Any) -> None:
+    assert list(SOLD.read(values).column) == [17664.0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["2018-05-13", "NaT"], "datetime64[s]"),
+        pa.array([17664, None], pa.date32()),
+        [date(2018, 5, 13), pd.NaT],
+        ["2018-05-13", 17664.0],
+        np.array(["2018-05-13", ""]),
+    ],
+)
+def test_what_came_parsed_and_is_no_date_is_refused_by_position(values: Any) -> None:
+    assert SOLD.read(values).refused.tolist() == [1]
+
+
+def test_days_are_a_column_as_they_are() -> None:
+    days = SOLD.read(TEXTS).column
+    np.testing.assert_array_equal(SOLD.encode(np.array(days)), SOLD.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False],
+        np.array([True, False]),
+        np.array([True, False], dtype=object),
+        pa.array([True, False]),
+        torch.tensor([True, False]),
+    ],
+)
+def test_booleans_that_came_parsed_are_read_whatever_holds_them(values: Any) -> None:
+    for feature in (HYBRID, TURBO):
+        reading = feature.read(values)
+        assert not reading.refused.size
+        assert list(reading.column) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("values", [[True, None], pa.array([True, None]), np.array([True, None])])
+def test_a_missing_boolean_is_read_where_it_may_miss(values: Any) -> None:
+    assert TURBO.read(values).refused.tolist() == [1]
+    reading = HYBRID.read(values)
+    assert not reading.refused.size
+    np.testing.assert_array_equal(HYBRID.encode(reading.column), [[1, 5 / 16], [0, 1]])
+
+
+@pytest.mark.parametrize("values", [["Kai", None], pa.array(["Kai", None]), np.array(["Kai", None])])
+def test_a_missing_category_is_read_where_it_may_miss(values: Any) -> None:
+    assert FUEL.read(values).refused.tolist() == [0, 1]
+    reading = PORT.read(values)
+    assert not reading.refused.size
+    np.testing.assert_array_equal(PORT.encode(reading.column).T, [[0, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
+
+
+CELLS: Final[list[tuple[Feature, list[str], list[Any], list[int]]]] = [
+    (PORT, ["Kai", "", "NA", "null", "Werft", "\udcff"], ["Kai", None, "NA", "null", "Werft", "\udcff"], [5]),
+    (GRADE, ["", "a,{b}", " "], [None, "a,{b}", " "], [2]),
+    (FUEL, ["diesel", "", "NA"], ["diesel", "", "NA"], [1, 2]),
+    (HYBRID, ["True", "FALSE", " true ", "", "NA", "yes", "1"], [1.0, 0.0, 1.0] + [np.nan] * 4, [5, 6]),
+    (TURBO, ["false", "", "NA"], [0.0, np.nan, np.nan], [1, 2]),
+    (SOLD, ["2018-05-13", " 2018-05-13T12 ", "", "NA"], [17664.0, 17664.5, np.nan, np.nan], [2, 3]),
+    (BUILT, ["13/5/2018", "2018-05-13", "05/13/2018"], [17664.0, 17664.0, np.nan], [2]),
+]
+
+
+@pytest.mark.parametrize(("feature", "cells", "values", "refused"), CELLS)
+def test_cells_are_read_as_their_kind_writes_them(
+    feature: Feature, cells: list[str], values: list[Any], refused: list[int]
+) -> None:
+    reading = feature.read_cells(cells)
+    assert reading.refused.tolist() == refused
+    np.testing.assert_array_equal(np.array(reading.column), np.array(values))
+
+
 @kinds
-def test_json_schema_tells_what_is_taken_with_an_example_that_is(feature: Feature) -> None:
+def test_the_encoded_training_rows_have_the_baseline_for_their_mean(feature: Feature) -> None:
+    assert feature.baseline.shape == (feature.width,) == (len(feature.labels),)
+    if isinstance(feature, CategoricalFeature):
+        known = [category.value for category in feature.categories for _ in range(category.rows)]
+        rows = [*known, *[None] * (feature.missing or 0), *["rare"] * (feature.other or 0)]
+        np.testing.assert_allclose(feature.encode(rows).mean(axis=1), feature.baseline, rtol=1e-15)
+    if isinstance(feature, BooleanFeature):
+        truths = [True] * feature.trues + [False] * feature.falses + [None] * (feature.missing or 0)
+        np.testing.assert_allclose(feature.encode(truths).mean(axis=1), feature.baseline, rtol=1e-15)
+
+
+def test_a_level_that_was_not_in_training_is_encoded_as_the_average_row_and_out_of_range() -> None:
+    for feature, values in ((COLOUR, [None, "mauve"]), (SOLD, ["2018-04-10T11:00"])):
+        encoded = feature.encode(values)
+        start = 1 if feature is SOLD else 0
+        np.testing.assert_array_equal(
+            encoded[start : start + 11].T, [feature.baseline[start : start + 11]] * len(values)
+        )
+        assert feature.outside(values).tolist() == list(range(len(values)))
+
+
+def test_a_rare_category_that_was_merged_is_out_of_range_and_a_missing_one_is_not() -> None:
+    assert PORT.outside([None, "Kai", "Werft"]).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("hafen", ": did you mean 'Hafen'?"),
+        ("Hafn", ": did you mean 'Hafen'?"),
+        ("Kay", ": did you mean 'Kai'?"),
+        ("Schiff", ""),
+        ("", ""),
+        (None, ""),
+        (4, ""),
+    ],
+)
+def test_a_misspelt_category_gets_a_hint(given: object, hint: str) -> None:
+    closed = PORT.model_copy(update={"other": None})
+    assert not closed.accepts(given) or given is None
+    assert closed.hint(given) == hint
+
+
+@pytest.mark.parametrize(
+    ("feature", "changes", "message"),
+    [
+        (FUEL, {"categories": FUEL.categories[:1], "example": "petrol"}, "fewer than two categories"),
+        (GRADE, {"missing": 0}, "fewer than two categories"),
+        (FUEL, {"example": "wood"}, "is none of its categories"),
+        (GRADE, {"categories": (Category(value="", rows=1),), "example": ""}, "a missing value of grade"),
+        (KM, {"fill": None}, "nothing to fill them with"),
+        (SOLD, {"example": "2018-02-30"}, "day is out of range"),
+        (SOLD, {"example": "13/05/2018"}, "example"),
+        (SOLD, {"parts": {"month": (1,) * 11}}, "the rows of each month of sold are not 12 numbers"),
+        (SOLD, {"parts": {"hour": (0,) * 24}}, "the rows of each hour of sold are not 24 numbers"),
+        (SOLD, {"parts": {"minute": (1,) * 60}}, "minute"),
+        (BUILT, {"format": "%c"}, "format"),
+        (BUILT, {"format": "%Y-%d-%m"}, "reads what is ISO 8601 as another date"),
+        (HYBRID, {"falses": 0}, "falses"),
+        (HYBRID, {"example": 1}, "example"),
+    ],
+)
+def test_a_kind_that_contradicts_itself_is_refused(
+    feature: Feature, changes: dict[str, Any], message: str
+) -> None:
+    fields = {name: getattr(feature, name) for name in type(feature).model_fields}
+    with pytest.raises(ValueError, match=message):
+        type(feature)(**fields | changes)
+
+
+ANY_OTHER = "Any other is answered too, and named in out_of_range."
+OFFSETS_SAID = "A time with an offset is converted to UTC, one without is taken as it is."
+SAID: Final[dict[str, tuple[str, str]]] = {
+    "age": ("In training 0.5 to 10 years.", "a finite number (in training 0.5 to 10 years)"),
+    "age or null": ("In training 0.5 to 10 years.", "a finite number or null (in training 0.5 to 10 years)"),
+    "fuel type": ("One of 3 categories.", "one of 'petrol', 'diesel', 'a,b'"),
+    "km": ("In training 0.5 to 10.", "a finite number or null (in training 0.5 to 10)"),
+    "port": (
+        f"In training one of 3 categories: 'Hafen', 'NA', 'Kai'. {ANY_OTHER}",
+        "a text or null (in training one of 'Hafen', 'NA', 'Kai')",
+    ),
+    "colour": (
+        f"In training one of 2 categories: 'red', 'None'. {ANY_OTHER}",
+        "a text or null (in training one of 'red', 'None')",
+    ),
+    "grade": ("One of 2 categories.", "one of 'a,{b}' or null"),
+    "sold": (
+        f"In training 2017-12-01 to 2018-11-30T21:00. {OFFSETS_SAID}",
+        "a date and time (ISO 8601, in training 2017-12-01 to 2018-11-30T21:00)",
+    ),
+    "built": (
+        "In training 1980-01-01 to 2016-07-18.",
+        "a date (ISO 8601 or %d/%m/%Y, in training 1980-01-01 to 2016-07-18)",
+    ),
+    "hybrid": ("In training true 25.0%, false 55.0%, (missing) 20.0%.", "true, false or null"),
+    "turbo": ("In training true 10.0%, false 90.0%.", "true or false"),
+}
+
+
+@kinds
+def test_json_schema_and_words_tell_what_is_taken_with_an_example_that_is(feature: Feature) -> None:
     schema = feature.json_schema
     (example,) = schema["examples"]
     assert feature.accepts(example)
     assert example == feature.plain_example
     nullable = {"type": "null"} in schema.get("anyOf", [])
     assert nullable == feature.accepts(None)
-    if isinstance(feature, NumericFeature):
-        assert "In training 0.5 to 10 years" in schema["description"]
-        assert "in training 0.5 to 10 years" in feature.takes
-    else:
-        assert schema["enum"] == ["petrol", "diesel", "a,b"]
-        assert feature.takes == "one of 'petrol', 'diesel', 'a,b'"
+    assert (schema["description"], feature.takes) == SAID[NAMES[KINDS.index(feature)]]
+
+
+def test_json_schema_names_the_form() -> None:
+    assert FUEL.json_schema["enum"] == ["petrol", "diesel", "a,b"]
+    assert SOLD.json_schema["format"] == "date-time"
+    assert BUILT.json_schema["format"] == "date"
+    assert TURBO.json_schema["type"] == "boolean"
+    assert GRADE.json_schema["anyOf"][0] == {"type": "string", "enum": ["a,{b}"]}
+    described = TURBO.model_copy(update={"description": "With a turbocharger"}).json_schema["description"]
+    assert described == "With a turbocharger. In training true 10.0%, false 90.0%."

@@ -257,6 +257,7 @@ def test_what_is_no_number_has_no_change() -> None:
     for ours, theirs in (("a", "b"), (None, 1.0), (1.0, None), ("1", 1), (None, None)):
         assert Difference("it", ours, theirs).change is None
     assert Difference("it", 3, 1).change == 2
+    assert Difference("it", True, False).change is None
 
 
 def test_for_people_every_difference_is_a_line_with_both_values_and_the_change(store: Store) -> None:

@@ -200,11 +200,19 @@ def test_values_that_are_not_finite_numbers_get_a_422(toy: httpx.Client, value: 
 
 @pytest.mark.parametrize(
     "value",
-    ['"wood"', '"Diesel"', '"diesel "', '""', "0", "true", "null", "[]", "1e400", r'"\udfff"', f'"{MARKER}"'],
+    ['"wood"', '""', "0", "true", "null", "[]", "1e400", r'"\udfff"', f'"{MARKER}"'],
 )
 def test_an_unknown_category_is_told_the_known_ones(toy: httpx.Client, value: str) -> None:
     fault = refused(toy, "/predict", with_fuel(value), 422)["errors"][0]
     assert fault == {"pointer": "/fuel type", "detail": "one of 'petrol', 'diesel', 'a,b' is expected"}
+
+
+@pytest.mark.parametrize("value", ['"Diesel"', '"diesel "', '"diesl"', r'"d\u00edesel"'])
+def test_a_misspelt_category_is_told_the_one_that_was_meant(toy: httpx.Client, value: str) -> None:
+    detail = "one of 'petrol', 'diesel', 'a,b' is expected: did you mean 'diesel'?"
+    assert refused(toy, "/predict", with_fuel(value), 422)["errors"] == [
+        {"pointer": "/fuel type", "detail": detail}
+    ]
 
 
 @pytest.mark.parametrize("path", PATHS)

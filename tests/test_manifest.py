@@ -146,8 +146,8 @@ def test_an_unknown_field_is_refused_wherever_it_stands(place: tuple[str | int, 
 @pytest.mark.parametrize(
     ("place", "value", "named"),
     [
-        (("schema_version",), 3, "schema version 3 is not one this program reads, 1 to 2"),
-        (("schema_version",), 0, "schema version 0 is not one this program reads, 1 to 2"),
+        (("schema_version",), 4, "schema version 4 is not one this program reads, 1 to 3"),
+        (("schema_version",), 0, "schema version 0 is not one this program reads, 1 to 3"),
         (("schema_version",), -1, "schema_version"),
         (("schema_version",), 2.0, "schema_version"),
         (("schema_version",), True, "schema_version"),

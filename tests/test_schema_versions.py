@@ -12,7 +12,7 @@ from model_store.manifest import SCHEMA_VERSION, Linear, Mlp
 from model_store.store import Store, open_store
 from tests.toys import expected_predictions, publish_toy, sealed_json, toy_rows, toy_weights
 
-KEPT: Final = Path(__file__).parent / "schema_1"
+KEPT: Final = {number: Path(__file__).parent / f"schema_{number}" for number in (1, 2)}
 MODELS: Final[dict[str, tuple[Linear | Mlp, int]]] = {
     "toy": (Linear(), 1),
     "network": (Mlp(hidden=(3, 2), activation="tanh"), 3),
@@ -22,7 +22,13 @@ MODELS: Final[dict[str, tuple[Linear | Mlp, int]]] = {
 @pytest.fixture
 def first(tmp_path: Path) -> Store:
     """A copy of the store that schema version 1 wrote."""
-    return open_store(str(shutil.copytree(KEPT, tmp_path / "store")))
+    return open_store(str(shutil.copytree(KEPT[1], tmp_path / "store")))
+
+
+@pytest.fixture(params=KEPT, ids=lambda number: f"schema {number}")
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, int]:
+    """A copy of the store that an earlier schema version wrote, and that version."""
+    return open_store(str(shutil.copytree(KEPT[request.param], tmp_path / "store"))), request.param
 
 
 def manifest_of(store: Store, number: int = 1) -> Path:
@@ -31,19 +37,22 @@ def manifest_of(store: Store, number: int = 1) -> Path:
     return path
 
 
-def test_the_kept_store_is_of_schema_version_1() -> None:
-    assert sorted(path.name for path in KEPT.iterdir()) == sorted(MODELS)
+@pytest.mark.parametrize("schema", KEPT)
+def test_a_kept_store_is_of_its_schema_version(schema: int) -> None:
+    assert sorted(path.name for path in KEPT[schema].iterdir()) == sorted(MODELS)
     for name in MODELS:
-        fields = json.loads((KEPT / name / "versions" / "1" / "manifest.json").read_bytes())
-        assert fields["schema_version"] == 1
-        assert "checksum" not in fields
+        fields = json.loads((KEPT[schema] / name / "versions" / "1" / "manifest.json").read_bytes())
+        assert fields["schema_version"] == schema
+        assert ("checksum" in fields) == (schema > 1)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_version_of_schema_1_loads_and_predicts_as_its_formula_does(first: Store, name: str) -> None:
-    network, seed = MODELS[name]
-    version = first.load_promoted(name)
-    assert version.manifest.schema_version == 1
+def test_a_version_of_an_earlier_schema_loads_and_predicts_as_its_formula_does(
+    kept: tuple[Store, int], name: str
+) -> None:
+    (store, schema), (network, seed) = kept, MODELS[name]
+    version = store.load_promoted(name)
+    assert version.manifest.schema_version == schema
     assert version.manifest.network == network
     weights = toy_weights(network, 5, seed)
     assert version.predictor.weights.keys() == weights.keys()
@@ -60,32 +69,36 @@ def test_a_version_of_schema_1_loads_and_predicts_as_its_formula_does(first: Sto
 
 
 def test_what_is_published_now_is_of_the_newest_schema(first: Store) -> None:
-    assert publish_toy(first).schema_version == SCHEMA_VERSION == 2
-    assert json.loads(manifest_of(first, 2).read_bytes())["schema_version"] == 2
+    assert publish_toy(first).schema_version == SCHEMA_VERSION == 3
+    assert json.loads(manifest_of(first, 2).read_bytes())["schema_version"] == 3
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_version_of_schema_1_is_promoted_over_and_rolled_back_to(first: Store, name: str) -> None:
-    before = first.promoted(name)
+def test_a_version_of_an_earlier_schema_is_promoted_over_and_rolled_back_to(
+    kept: tuple[Store, int], name: str
+) -> None:
+    store, _ = kept
+    before = store.promoted(name)
     assert (before.version, before.generation) == (1, 1)
-    assert first.promote(name, publish_toy(first, seed=5, name=name).version, "newer").previous == 1
-    assert first.load_promoted(name).manifest.training.seed == 5
-    after = first.rollback(name, "worse")
+    assert store.promote(name, publish_toy(store, seed=5, name=name).version, "newer").previous == 1
+    assert store.load_promoted(name).manifest.training.seed == 5
+    after = store.rollback(name, "worse")
     assert (after.version, after.digest, after.generation) == (1, before.digest, 3)
-    assert first.load_promoted(name).digest == before.digest
-    assert [(line.version, line.previous) for line in first.history(name)] == [(1, None), (2, 1), (1, 2)]
+    assert store.load_promoted(name).digest == before.digest
+    assert [(line.version, line.previous) for line in store.history(name)] == [(1, None), (2, 1), (1, 2)]
 
 
-def test_reading_a_store_of_schema_1_leaves_it_as_it_is(first: Store) -> None:
+def test_reading_a_store_of_an_earlier_schema_leaves_it_as_it_is(kept: tuple[Store, int]) -> None:
     def contents(folder: Path) -> dict[str, bytes]:
         return {
             str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
         }
 
-    for name in first.models():
-        first.load_promoted(name)
-        first.history(name)
-    assert contents(Path(first.url)) == contents(KEPT)
+    store, schema = kept
+    for name in store.models():
+        store.load_promoted(name)
+        store.history(name)
+    assert contents(Path(store.url)) == contents(KEPT[schema])
 
 
 def renamed(fields: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +115,7 @@ def enlarged(fields: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "write", [sealed_json, lambda fields: json.dumps(fields).encode()], ids=["sealed", "not"]
 )
-@pytest.mark.parametrize("schema", [3, 4, 1000])
+@pytest.mark.parametrize("schema", [4, 5, 1000])
 def test_a_later_schema_is_refused_by_its_number(
     first: Store,
     schema: int,
@@ -112,14 +125,14 @@ def test_a_later_schema_is_refused_by_its_number(
     path = manifest_of(first)
     path.write_bytes(write(change(json.loads(path.read_bytes()) | {"schema_version": schema})))
     sentence = (
-        f"{path} is refused: .*schema version {schema} is not one this program reads, 1 to 2: upgrade it$"
+        f"{path} is refused: .*schema version {schema} is not one this program reads, 1 to 3: upgrade it$"
     )
     for refused in (lambda: first.load("toy", 1), lambda: first.promote("toy", 1)):
         with pytest.raises(ManifestInvalid, match=sentence):
             refused()
 
 
-def test_schema_2_without_its_checksum_is_refused(first: Store) -> None:
+def test_a_later_schema_without_its_checksum_is_refused(first: Store) -> None:
     publish_toy(first)
     path = manifest_of(first, 2)
     fields = json.loads(path.read_bytes())

@@ -7,7 +7,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from model_store.columns import CategoricalFeature, Matrix, NumericFeature
+from model_store.columns import CategoricalFeature, Feature, Matrix, NumericFeature
 from training import blocks, statistics
 from training.blocks import Blocks
 from training.data import DataError, read_table
@@ -17,9 +17,7 @@ from training.statistics import Moments, describe_columns, moments_of_columns, s
 RECIPE: dict[str, Any] = {"target": {"name": "y"}, "features": [{"name": "x"}, {"name": "z"}]}
 
 
-def described(
-    folder: Path, table: pd.DataFrame, **fields: Any
-) -> tuple[list[NumericFeature | CategoricalFeature], Any]:
+def described(folder: Path, table: pd.DataFrame, **fields: Any) -> tuple[list[Feature], Any]:
     table.to_csv(folder / "table.csv", index=False)
     recipe = make_recipe(RECIPE | fields)
     features, target = describe_columns(read_table(folder / "table.csv", recipe))

@@ -542,7 +542,7 @@ WRONG: Final[dict[str, tuple[Linear | Mlp, Change, type[VersionRefused]]]] = {
     "no features": (Linear(), put("features", []), ManifestInvalid),
     "another model's name": (Linear(), put("name", "other"), ManifestInvalid),
     "another version's number": (Linear(), put("version", 2), ManifestInvalid),
-    "a schema version from the future": (Linear(), put("schema_version", 3), ManifestInvalid),
+    "a schema version from the future": (Linear(), put("schema_version", 4), ManifestInvalid),
     "schema version 1 with a checksum": (Linear(), put("schema_version", 1), ManifestInvalid),
     "a field that nobody declared": (Linear(), put("training.colour", None), ManifestInvalid),
     "a field missing": (Linear(), drop("target.std"), ManifestInvalid),

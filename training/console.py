@@ -116,7 +116,7 @@ def named_weights(model: Model) -> dict[str, float]:
         if isinstance(feature, NumericFeature):
             names.append(f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}")
         else:
-            names.extend(f"{feature.name} = {value}" for value in feature.values)
+            names.extend(feature.labels)
     weights = model.fitted.network.tensors()["layers.0.weight"][0]
     return dict(zip(names, weights.tolist(), strict=True))
 

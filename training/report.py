@@ -179,7 +179,7 @@ def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
 def fit_over_data(description: Description, evidence: Evidence) -> Picture | str:
     """The predictions over the rows, for a model with one numeric input."""
     (feature, *others), target = description.features, description.target
-    if others or isinstance(feature, CategoricalFeature):
+    if others or not isinstance(feature, NumericFeature):
         return ""
     answers = evidence.answers
     drawn = (evidence.inputs[feature.name], evidence.target, answers.values, answers.lower, answers.upper)
