@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from model_store.cells import read_number
+from model_store.cells import DecimalMark, read_numbers
 from model_store.parts import ColumnName, Part, Range, refuse_repeats
 
 Matrix: TypeAlias = NDArray[np.float64]
@@ -35,8 +34,6 @@ RowEncoder: TypeAlias = Callable[[Any], Sequence[float]]
 
 LARGEST = sys.float_info.max
 MOST_NAMED, LONGEST_NAMED = 5, 40
-# Numbers as JSON has them, the usual case, are read ten times as fast as those with units.
-DECODE_NUMBERS = msgspec.json.Decoder(list[float]).decode
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ class Kind(Part):
         """Read n values that came parsed: a list, or an array of numpy's, torch's or Arrow's."""
 
     @abstractmethod
-    def read_cells(self, cells: Sequence[str]) -> Reading:
-        """Read n cells of a table, as training reads them."""
+    def read_cells(self, cells: Sequence[str], decimal: DecimalMark = ".") -> Reading:
+        """Read n cells of a table with that decimal mark, as training reads them."""
 
     @abstractmethod
     def encode(self, column: Column) -> Matrix:
@@ -126,7 +123,8 @@ class Kind(Part):
 class NumericFeature(Range, Kind):
     """A numeric input; it reaches the network as (x - mean) / std, one column.
 
-    `fill` stands for a missing value; without it a value is required.
+    `fill` stands for a missing value; without it a value is required. `missing_words` are cells of tables
+    that count as missing beside those that always do.
     """
 
     kind: Literal["numeric"] = "numeric"
@@ -134,6 +132,7 @@ class NumericFeature(Range, Kind):
     unit: str | None = None
     description: str | None = None
     fill: float | None = None
+    missing_words: tuple[str, ...] = ()
     example: float
 
     @property
@@ -199,15 +198,10 @@ class NumericFeature(Range, Kind):
         numbers = self.column(array)
         return Reading(numbers, self._not_finite(numbers))
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], decimal: DecimalMark = ".") -> Reading:
         """Read numbers as JSON has them, or with units; empty cells and words like "NA" are missing."""
-        try:
-            numbers, unreadable = np.array(DECODE_NUMBERS(f"[{','.join(cells)}]")), set[int]()
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            numbers, unreadable = read_each(cells)
-        if len(numbers) != len(cells):
-            numbers, unreadable = read_each(cells)
-        return Reading(numbers, union(unreadable, self._not_finite(numbers)))
+        numbers = read_numbers(cells, decimal, self.missing_words)
+        return Reading(numbers.column, union(set(numbers.unreadable), self._not_finite(numbers.column)))
 
     def _not_finite(self, numbers: Matrix) -> Positions:
         return np.flatnonzero(~np.isfinite(numbers) if self.fill is None else np.isinf(numbers))
@@ -331,7 +325,7 @@ class CategoricalFeature(Kind):
         reading = self.read_cells(texts)
         return Reading(reading.column, union(set(no_texts), reading.refused))
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], _decimal: DecimalMark = ".") -> Reading:
         """Read texts; those that are no category are refused."""
         known = frozenset(self.values)
         refused = [] if known.issuperset(cells) else [k for k, cell in enumerate(cells) if cell not in known]
@@ -407,19 +401,6 @@ def listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name[:LONGEST_NAMED]) for name in names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def read_each(cells: Sequence[str]) -> tuple[Matrix, set[int]]:
-    """Cells that may have units or be missing as float64, and the positions of those that are no numbers."""
-    numbers, unreadable = np.full(len(cells), np.nan), set()
-    for position, cell in enumerate(cells):
-        try:
-            found = read_number(cell)
-        except ValueError:
-            unreadable.add(position)
-        else:
-            numbers[position] = np.nan if found is None else found[0]
-    return numbers, unreadable
 
 
 def union(some: set[int], others: Positions) -> Positions:
