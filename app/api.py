@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from app import problems
 from app.access import Access
-from app.csv_stream import answer_csv
+from app.csv_stream import CSV, TSV, answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
 from app.page import page
@@ -26,12 +26,7 @@ from model_store.answers import Tally
 from model_store.errors import NothingPromoted, PromotionInvalid, StoreError
 
 T = TypeVar("T")
-JSON, CSV, HTML, PLAIN = (
-    "application/json",
-    "text/csv",
-    "text/html; charset=utf-8",
-    "text/plain; version=0.0.4",
-)
+JSON, HTML, PLAIN = "application/json", "text/html; charset=utf-8", "text/plain; version=0.0.4"
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -159,7 +154,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         served = live.current()
         if "explain" in request.query_params:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Only /predict explains, one row at a time.")
-        if media_type(request) == CSV:
+        if media_type(request) in {CSV, TSV}:
             return await answer_csv(served, request, partial(count, request, served))
         rows = await read_body(request, settings.max_body_bytes)
         content, tally = await off_loop(served.predict_batch, rows)
