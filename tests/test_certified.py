@@ -9,8 +9,8 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
 from model_store.columns import Matrix, NumericFeature
-from training.data import read_table
 from training.model import train
+from training.reading import read_table
 from training.recipe import make_recipe
 
 # NIST Statistical Reference Datasets, Longley: y, then x1 to x6; B0 is the constant's.

@@ -18,8 +18,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from model_store.manifest import Linear
 from tests.conftest import run, serving
-from training.data import Table, read_table, split
+from training.data import Table, split
 from training.model import hold_out, stop_early
+from training.reading import read_table
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
 
 

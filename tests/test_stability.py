@@ -10,10 +10,10 @@ from model_store.columns import Matrix
 from model_store.manifest import Linear
 from training import blocks
 from training.blocks import Blocks
-from training.data import read_table
 from training.fit import Diverged, fit
 from training.model import train
 from training.network import FeedForward
+from training.reading import read_table
 from training.recipe import Optimizer, Recipe, Schedule, make_recipe
 from training.stability import Unstable, full_batch_bound, largest_stable, worst_batch_bound
 

@@ -16,9 +16,10 @@ from model_store.manifest import Mlp, check_name
 from model_store.store import open_store
 from training.compare import compare_optimizers
 from training.console import Narrator, facts
-from training.data import DataError, read_table
+from training.data import DataError
 from training.model import hold_out, stop_early, train
 from training.publish import publish
+from training.reading import read_table
 from training.recipe import Optimizer, Recipe, RecipeInvalid, make_recipe, read_recipe
 from training.sample import write_used_cars
 from training.stability import Unstable
