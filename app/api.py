@@ -16,10 +16,10 @@ from app.access import Access
 from app.bodies import SMALL_BODY, read_body
 from app.catalogue import Catalogue
 from app.conditional import conditional
-from app.csv_stream import answer_csv
+from app.csv_stream import CSV, TSV, answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
-from app.openapi import CSV, JSON
+from app.openapi import JSON
 from app.page import page
 from app.refusals import Fault, Refused
 from app.schemas import Health
@@ -74,7 +74,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         served = live.current()
         if "explain" in request.query_params:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Only /predict explains, one row at a time.")
-        if media_type(request) == CSV:
+        if media_type(request) in {CSV, TSV}:
             return await answer_csv(served, request, partial(count, request, served))
         rows = await read_body(request, settings.max_body_bytes)
         content, tally = await off_loop(served.predict_batch, rows)

@@ -1,51 +1,64 @@
-"""`text/csv` in, the same CSV out with `prediction`, `lower`, `upper` and `error` added, in bounded memory.
+"""A CSV in, the same CSV out with `prediction`, `lower`, `upper` and `error` added, in bounded memory.
 
-Cells are read as training read them, units and all. A row that cannot be answered has an empty prediction and
-says why in its `error`; the others are answered. A line that is no row, because a quote in it does not close
-or it has too many cells, comes back whole in the first column.
+Its form is found out as training finds it out, and kept: encoding, separator, decimal mark, line ends. Cells
+are read as training read them, units and all. A row that cannot be answered has an empty prediction and says
+why in its `error`; the others are answered. A line that is no row, because a quote in it does not close or it
+has too many cells, comes back whole in the first column.
 """
 
 import asyncio
-from codecs import getincrementaldecoder
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from http import HTTPStatus
 from itertools import chain, compress, count, repeat
-from operator import methodcaller
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
 from app.bodies import refuse_compressed
-from app.faults import LONGEST_NAME, expected
+from app.faults import expected
 from app.refusals import MOST_FAULTS, Fault, Refused
 from app.schemas import encode_numbers
 from app.serving import Served
 from app.spool import Streamed, is_forwarded
 from model_store.answers import Tally
 from model_store.columns import Column, Feature, Matrix
-from model_store.records import Records, cells_of, escaped, widened
+from model_store.forms import Form, FormOptions, known_encoding
+from model_store.names import MOST_COMPARED, nearest_name
+from model_store.records import Layout, Records, escaped
+from model_store.sniffing import PREFIX_BYTES, recognised, sniff, value_of
 
 ADDED = ("prediction", "lower", "upper", "error")
-BLOCK_CHARACTERS, BLOCK_RECORDS = 2**16, 2**14
-MOST_COMPARED = 1000
+BLOCK_BYTES, BLOCK_RECORDS = 2**16, 2**14
+CSV, TSV = "text/csv", "text/tab-separated-values"
 OVERFLOWS = "the inputs are so far outside their training range that the prediction overflows"
-COMMAS = methodcaller("count", ",")
+EMPTY = "The CSV is empty: a line with the columns' names is expected."
+NO_NAMES = "The first line does not name the columns that the model needs."
+ONE_LINE = " It is the only line: curl's -d takes line ends away, --data-binary keeps them."
+NUMBERS_ALONE = " It holds numbers alone: for a table without a header say text/csv; header=absent."
 
 
 async def answer_csv(served: Served, request: Request, count: Callable[[Tally], None]) -> Streamed:
-    """Answer a CSV while it arrives, and have its rows counted, block by block.
+    """Answer a table of text while it arrives, and have its rows counted, block by block.
 
-    Raises Refused before anything is sent: no header, a column missing.
+    Raises Refused before anything is sent: 400 for an empty body, 415 for one that is no text or of an
+    unknown charset, 422 for a column that is missing.
     """
     refuse_compressed(request)
-    blocks = record_blocks(request.stream())
-    first: list[str] = await anext(blocks, [])
+    kind, options = said_of(request.headers.get("content-type", ""))
+    chunks = byte_blocks(request.stream())
+    start = await anext(chunks)
+    refuse_foreign(start)
+    prior = served.manifest.training.form
+    form = await asyncio.to_thread(sniff, start[:PREFIX_BYTES], options, prior)
+    blocks = record_blocks(form, start, chunks)
+    blanks, first = await until_header(blocks)
     if not first:
-        raise Refused(HTTPStatus.BAD_REQUEST, "The CSV is empty: a line with the columns' names is expected.")
-    table = await asyncio.to_thread(CsvTable, served, first[0])
+        raise Refused(HTTPStatus.BAD_REQUEST, EMPTY)
+    is_alone = not re.search(rb"[\r\n]", start)
+    table = await asyncio.to_thread(CsvTable, served, form, first[0], is_alone=is_alone)
 
     async def answered(block: list[str]) -> bytes:
         lines, tally = await asyncio.to_thread(table.answer, block)
@@ -53,19 +66,59 @@ async def answer_csv(served: Served, request: Request, count: Callable[[Tally], 
         return lines
 
     async def parts() -> AsyncIterator[bytes]:
-        yield table.header + await answered(first[1:])
+        yield table.header(blanks) + await answered(first[form.has_header :])
         async for block in blocks:
             yield await answered(block)
 
     headers = {"X-Model": served.name, "X-Model-Version": served.version}
-    return Streamed(parts(), "text/csv; charset=utf-8", headers, held=is_forwarded(request))
+    return Streamed(parts(), f"{kind}; {table.parameters}", headers, held=is_forwarded(request))
 
 
-async def record_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
-    """The records of a CSV, without their line ends, as many at a time as there are in a block of text."""
-    records = Records()
-    async for text in text_blocks(chunks):
-        for block in blocks_of(records.feed(text)):
+def said_of(content_type: str) -> tuple[str, FormOptions]:
+    """The media type, and what its parameters (RFC 7111) say of the table's form.
+
+    Raises Refused (415) for a charset that is not read.
+    """
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    said = {name.lower(): value for name, value in re.findall(r'([\w-]+)\s*=\s*"?([^\s";]+)', parameters)}
+    try:
+        encoding = known_encoding(said["charset"]) if "charset" in said else None
+    except ValueError:
+        detail = "The charset is none that is read here: send utf-8, utf-16, windows-125x or iso-8859-x."
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail) from None
+    has_header = {"present": True, "absent": False}.get(said.get("header", "").lower())
+    separator = "\t" if kind == TSV else None
+    return kind, FormOptions(encoding=encoding, separator=separator, has_header=has_header)
+
+
+def refuse_foreign(start: bytes) -> None:
+    """Raise Refused (415) for a body that is no table of text."""
+    if foreign := recognised(start):
+        detail = f"A CSV is expected, and the body looks like {foreign.name}: {foreign.advice}."
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+
+
+async def byte_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks long enough to be worth a look, the last of any length."""
+    waiting: list[bytes] = []
+    length = 0
+    async for chunk in chunks:
+        waiting.append(chunk)
+        length += len(chunk)
+        if length >= BLOCK_BYTES:
+            yield b"".join(waiting)
+            waiting, length = [], 0
+    yield b"".join(waiting)
+
+
+async def record_blocks(form: Form, start: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
+    """The records of a CSV, without their line ends, as many at a time as there are in a block of bytes."""
+    records = Records(form)
+    for block in blocks_of(records.feed(start)):
+        yield block
+    async for chunk in chunks:
+        for block in blocks_of(records.feed(chunk)):
             yield block
     for block in blocks_of(records.end()):
         yield block
@@ -76,90 +129,84 @@ def blocks_of(records: list[str]) -> Iterator[list[str]]:
     return (records[start : start + BLOCK_RECORDS] for start in range(0, len(records), BLOCK_RECORDS))
 
 
-async def text_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Text in blocks long enough to be worth a look; bytes that are not UTF-8 come through unharmed."""
-    decoder = getincrementaldecoder("utf-8")("surrogateescape")
-    waiting: list[str] = []
-    length = 0
-    async for chunk in chunks:
-        waiting.append(decoder.decode(chunk))
-        length += len(waiting[-1])
-        if length >= BLOCK_CHARACTERS:
-            yield "".join(waiting)
-            waiting, length = [], 0
-    yield "".join([*waiting, decoder.decode(b"", final=True)])
+async def until_header(blocks: AsyncIterator[list[str]]) -> tuple[int, list[str]]:
+    """How many blank lines there are before the header, and what is left of its block from there on."""
+    blanks = 0
+    async for block in blocks:
+        index = next((index for index, record in enumerate(block) if record.strip("\r\ufeff")), None)
+        if index is not None:
+            return blanks + index, block[index:]
+        blanks += len(block)
+    return blanks, []
 
 
 class CsvTable:
-    """Answers the rows of one CSV, whose columns its header names; raises Refused if an input is missing."""
+    """Answers the rows of one table of text, whose columns its first record names.
 
-    def __init__(self, served: Served, header: str) -> None:
-        self._served = served
-        self._line_end = "\r\n" if header.endswith("\r") else "\n"
-        header = header.removesuffix("\r")
-        self._names = cells_of(header.removeprefix("\ufeff"))
-        self._check(served.manifest.features)
-        self._positions = [self._names.index(feature.name) for feature in served.manifest.features]
-        added = ",".join(free_name(name, self._names) for name in ADDED)
-        self.header = f"{header},{added}{self._line_end}".encode("utf-8", "surrogateescape")
+    Raises Refused (422) if an input is missing there, or if the record is alone and seems to hold all rows.
+    """
 
-    def _check(self, features: Sequence[Feature]) -> None:
-        missing = [feature.name for feature in features if feature.name not in self._names]
+    def __init__(self, served: Served, form: Form, first: str, *, is_alone: bool = False) -> None:
+        self._served, self._form, self._first = served, form, first.removesuffix("\r")
+        self._separator, self._layout = form.separator, Layout(form, first)
+        self._line_end = "\r\n" if form.line_end == "\r\n" else "\n"
+        self._check(served.manifest.features, is_alone=is_alone)
+        self._positions = [self._layout.names.index(feature.name) for feature in served.manifest.features]
+
+    @property
+    def parameters(self) -> str:
+        """Those of the answer's media type: its charset, and that it has no header if it has none."""
+        is_marked = self._first.startswith("\ufeff") and self._form.encoding.startswith("utf-16")
+        charset = "utf-16" if is_marked else self._form.encoding
+        return f"charset={charset}" + ("" if self._form.has_header else "; header=absent")
+
+    def header(self, blanks: int) -> bytes:
+        """The header with the names of the added columns behind as many blank lines as stood before it."""
+        line = ""
+        if self._form.has_header:
+            taken = {*self._layout.header, *self._layout.names}
+            names = self._first.removeprefix("\ufeff")
+            mark = self._first[: len(self._first) - len(names)]
+            front, behind = (self._separator * odd for odd in (self._form.row_names, self._form.trailing))
+            added = self._separator.join([names + behind, *(free_name(name, taken) for name in ADDED)])
+            line = f"{mark}{front}{added}{self._line_end}"
+        return self._form.encode(self._line_end * blanks + line)
+
+    def _check(self, features: Sequence[Feature], *, is_alone: bool) -> None:
+        names = self._layout.names
+        missing = [feature.name for feature in features if feature.name not in names]
+        twice = [feature.name for feature in features if names.count(feature.name) > 1]
         faults = [
             *map(self._missing, missing[:MOST_FAULTS]),
-            *(
-                Fault("", f"the column {feature.name!r} comes twice")
-                for feature in features
-                if self._names.count(feature.name) > 1
-            ),
+            *(Fault("", f"the column {name!r} comes twice") for name in twice),
         ]
-        if faults:
-            detail = "The first line does not name the columns that the model needs."
+        header = self._layout.header[:MOST_COMPARED]
+        numbers = [value_of(name, self._form.decimal) is not None for name in header]
+        if faults or (is_alone and any(numbers)):
+            detail = NO_NAMES + (ONE_LINE if is_alone else NUMBERS_ALONE if all(numbers) else "")
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, detail, faults)
 
     def _missing(self, name: str) -> Fault:
-        given = [other[:LONGEST_NAME].strip().casefold() for other in self._names[:MOST_COMPARED]]
-        nearest = get_close_matches(name.casefold(), given, n=1)
-        hint = ": one of another case or spelling is there" if nearest else ""
+        hint = ": one of another case or spelling is there" if nearest_name(name, self._layout.names) else ""
         return Fault("", f"the column {name!r} is missing{hint}")
 
-    def answer(self, records: Sequence[str]) -> tuple[bytes, Tally]:
+    def answer(self, records: list[str]) -> tuple[bytes, Tally]:
         """The records' lines with the answers added, and what to count; an empty line stays empty."""
-        lines, text = list(records), "\n".join(records)
-        if "\r" in text:
-            lines = [record.removesuffix("\r") for record in records]
-            text = "\n".join(lines)
-        errors: dict[int, str] = {}
-        cells, whole = self._split(lines, text, errors)
-        columns, answerable = self._read(cells, whole, errors)
+        rows = self._layout.rows(records, self._positions)
+        lines, errors = rows.lines, dict(rows.faults)
+        if errors:
+            lines = [self._layout.widened(line) if k in errors else line for k, line in enumerate(lines)]
+        columns, answerable = self._read(rows.cells, rows.whole, errors)
         added, tally = self._added(columns, answerable, errors)
+        joined = self._separator.join
         if len(answerable) == len(lines) and not errors:
-            answered = list(map(",".join, zip(lines, *added, repeat(""), strict=False)))
+            answered = list(map(joined, zip(lines, *added, repeat(""), strict=False)))
         else:
-            ends = dict(zip(answerable, map(",".join, zip(*added, repeat(""), strict=False)), strict=True))
-            ends |= {index: f',,,"{escaped(error)}"' for index, error in errors.items()}
-            answered = [f"{line},{ends[index]}" if line else "" for index, line in enumerate(lines)]
-        content = self._line_end.join([*answered, ""]).encode("utf-8", "surrogateescape")
+            ends = dict(zip(answerable, map(joined, zip(*added, repeat(""), strict=False)), strict=True))
+            ends |= {k: f'{self._separator * 3}"{escaped(error)}"' for k, error in errors.items()}
+            answered = [f"{line}{self._separator}{ends[k]}" if line else "" for k, line in enumerate(lines)]
+        content = self._form.encode(self._line_end.join([*answered, ""]))
         return content, replace(tally, refused=len(errors))
-
-    def _split(
-        self, lines: list[str], text: str, errors: dict[int, str]
-    ) -> tuple[list[Sequence[str]], Sequence[int]]:
-        """The cells of each feature in the lines of the text that are rows, and the indices of those.
-
-        The other lines are made as wide as rows; what is wrong with them goes into `errors`.
-        """
-        width = len(self._names)
-        if '"' not in text and all(lines) and set(map(COMMAS, lines)) == {width - 1}:
-            cells = text.replace("\n", ",").split(",")
-            return [cells[position::width] for position in self._positions], range(len(lines))
-        rows = list(map(cells_of, lines))
-        for index, row in enumerate(rows):
-            if lines[index] and len(row) != width:
-                errors[index] = f"{width} cells are expected, {len(row)} are there; a quote may not close"
-                lines[index] = widened(lines[index], len(row), width)
-        whole = [index for index, line in enumerate(lines) if line and index not in errors]
-        return [[rows[index][position] for index in whole] for position in self._positions], whole
 
     def _read(
         self, cells: Sequence[Sequence[str]], whole: Sequence[int], errors: dict[int, str]
@@ -167,7 +214,7 @@ class CsvTable:
         """The columns of the rows that can be read, and the indices of those; why not goes into `errors`."""
         columns: dict[str, Column] = {}
         for feature, values in zip(self._served.manifest.features, cells, strict=True):
-            reading = feature.read_cells(values)
+            reading = feature.read_cells(values, self._form.decimal)
             columns[feature.name] = reading.column
             for k in reading.refused.tolist():
                 errors.setdefault(whole[k], f"{feature.name}: {expected(feature, values[k])}")
@@ -187,7 +234,7 @@ class CsvTable:
         for k in np.flatnonzero(~answers.finite).tolist():
             errors[indices[k]] = OVERFLOWS
         cells = (
-            [""] * len(indices) if numbers is None else numbers_as_text(numbers)
+            [""] * len(indices) if numbers is None else numbers_as_text(numbers, self._form)
             for numbers in (answers.values, answers.lower, answers.upper)
         )
         return list(cells), self._served.answerer.tally(answers)
@@ -204,6 +251,11 @@ def only(kept: NDArray[np.bool_], values: Column) -> Column:
     return values[kept] if isinstance(values, np.ndarray) else list(compress(values, kept))
 
 
-def numbers_as_text(numbers: Matrix) -> list[str]:
-    """Each number in the fewest digits that give it back, as in JSON; shape (n,), n above 0."""
-    return encode_numbers(numbers)[1:-1].decode().split(",")
+def numbers_as_text(numbers: Matrix, form: Form) -> list[str]:
+    """Each number in the fewest digits that give it back, as a cell of that form; shape (n,), n above 0."""
+    texts = encode_numbers(numbers)[1:-1].decode().split(",")
+    if form.decimal == ",":
+        texts = [text.replace(".", ",") for text in texts]
+        if form.separator == ",":
+            texts = [f'"{text}"' for text in texts]
+    return texts

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from model_store.manifest import Linear
 from training.blocks import Blocks
-from training.data import read_table
 from training.descent import descend
 from training.encoding import encode_table
 from training.network import FeedForward
+from training.reading import read_table
 from training.recipe import Schedule, make_recipe
 from training.sample import write_used_cars
 from training.statistics import describe_columns

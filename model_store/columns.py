@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from model_store import dates
-from model_store.cells import MISSING, read_number
+from model_store.cells import MISSING, DecimalMark, read_numbers
 from model_store.parts import ColumnName, Part, Range, refuse_repeats
 from model_store.spelling import meant
 
@@ -44,8 +44,6 @@ MOST_NAMED, LONGEST_NAMED = 5, 40
 MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
 TRUTHS = {"true": True, "false": False}
 NOWHERE: Positions = np.empty(0, dtype=np.intp)
-# Numbers as JSON has them, the usual case, are read ten times as fast as those with units.
-DECODE_NUMBERS = msgspec.json.Decoder(list[float]).decode
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,8 @@ class Kind(Part):
         """Read n values that came parsed: a list, or an array of numpy's, torch's or Arrow's."""
 
     @abstractmethod
-    def read_cells(self, cells: Sequence[str]) -> Reading:
-        """Read n cells of a table, as training reads them."""
+    def read_cells(self, cells: Sequence[str], decimal: DecimalMark = ".") -> Reading:
+        """Read n cells of a table with that decimal mark, as training reads them."""
 
     @abstractmethod
     def encode(self, column: Column) -> Matrix:
@@ -215,13 +213,15 @@ class NumericFeature(Measured):
     """A numeric input; it reaches the network as (x - mean) / std.
 
     `fill` stands for a missing value; without it a value is required. With `missing_share`, the share of the
-    training rows that had no value, there is a second column: 1.0 where it is missing.
+    training rows that had no value, there is a second column: 1.0 where it is missing. `missing_words` are
+    cells of tables that count as missing beside those that always do.
     """
 
     kind: Literal["numeric"] = "numeric"
     unit: str | None = None
     fill: float | None = None
     missing_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    missing_words: tuple[str, ...] = ()
     example: float
 
     @model_validator(mode="after")
@@ -308,15 +308,10 @@ class NumericFeature(Measured):
         numbers = self.column(array)
         return Reading(numbers, self._not_finite(numbers))
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], decimal: DecimalMark = ".") -> Reading:
         """Read numbers as JSON has them, or with units; empty cells and words like "NA" are missing."""
-        try:
-            numbers, unreadable = np.array(DECODE_NUMBERS(f"[{','.join(cells)}]")), set[int]()
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            numbers, unreadable = read_each(cells)
-        if len(numbers) != len(cells):
-            numbers, unreadable = read_each(cells)
-        return Reading(numbers, union(unreadable, self._not_finite(numbers)))
+        numbers = read_numbers(cells, decimal, self.missing_words)
+        return Reading(numbers.column, union(set(numbers.unreadable), self._not_finite(numbers.column)))
 
     def _not_finite(self, numbers: Matrix) -> Positions:
         return np.flatnonzero(~np.isfinite(numbers) if self.fill is None else np.isinf(numbers))
@@ -467,7 +462,7 @@ class DateFeature(Measured):
         days = self._read(values)
         return Reading(days, np.flatnonzero(np.isnan(days)))
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], _decimal: DecimalMark = ".") -> Reading:
         """Read texts, in a table as in JSON."""
         return self.read(list(cells))
 
@@ -676,7 +671,7 @@ class CategoricalFeature(Kind):
         accepts = self._acceptance()
         return Reading(texts, positions(not accepts(text) for text in texts))
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], _decimal: DecimalMark = ".") -> Reading:
         """Read texts; an empty cell is missing, if that may be."""
         texts = cells if self.missing is None else [cell or None for cell in cells]
         known = frozenset(self._known)
@@ -795,7 +790,7 @@ class BooleanFeature(Kind):
         refused = positions(not self.accepts(value) for value in values)
         return Reading(self.column([x if isinstance(x, bool) else None for x in values]), refused)
 
-    def read_cells(self, cells: Sequence[str]) -> Reading:
+    def read_cells(self, cells: Sequence[str], _decimal: DecimalMark = ".") -> Reading:
         """Read true and false in any case; empty cells and words like "NA" are missing."""
         words = [cell.strip().lower() for cell in cells]
         truths = self.column([TRUTHS.get(word) for word in words])
@@ -913,19 +908,6 @@ def listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name[:LONGEST_NAMED]) for name in names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def read_each(cells: Sequence[str]) -> tuple[Matrix, set[int]]:
-    """Cells that may have units or be missing as float64, and the positions of those that are no numbers."""
-    numbers, unreadable = np.full(len(cells), np.nan), set()
-    for position, cell in enumerate(cells):
-        try:
-            found = read_number(cell)
-        except ValueError:
-            unreadable.add(position)
-        else:
-            numbers[position] = np.nan if found is None else found[0]
-    return numbers, unreadable
 
 
 def union(some: set[int], others: Positions) -> Positions:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from model_store.columns import Feature, Matrix
 from model_store.errors import InvalidName, ManifestInvalid
+from model_store.forms import Form
 from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
 from model_store.sealed import dump, is_sealed, parse
 
@@ -90,7 +91,7 @@ class Training(Part):
     """How the weights came about: enough to make them again, bit for bit.
 
     `cost` is the mean squared error of the shipped weights on the rows, in the unit of the network's output
-    squared; `optimum` is the least that any line reaches there.
+    squared; `optimum` is the least that any line reaches there. `form` is that of the table, if it was text.
     """
 
     optimizer: str
@@ -106,6 +107,7 @@ class Training(Part):
     cost: float
     optimum: float | None = None
     data_sha256: Sha256
+    form: Form | None = None
     libraries: dict[str, str]
 
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
 from model_store.columns import Matrix, NumericFeature
-from training.data import read_table
+from training.reading import read_table
 from training.recipe import make_recipe
 from training.train import train
 

@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 from model_store.manifest import Linear
 from tests.conftest import serving
 from training.__main__ import main
-from training.data import Table, read_table, split
+from training.data import Table, split
 from training.evaluate import hold_out
+from training.reading import read_table
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
 from training.train import stop_early
 

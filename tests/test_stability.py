@@ -10,9 +10,9 @@ from model_store.columns import Matrix
 from model_store.manifest import Linear
 from training import blocks
 from training.blocks import Blocks
-from training.data import read_table
 from training.descent import Diverged, descend
 from training.network import FeedForward
+from training.reading import read_table
 from training.recipe import Optimizer, Recipe, Schedule, make_recipe
 from training.stability import Unstable, full_batch_bound, largest_stable, worst_batch_bound
 from training.train import train

@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from model_store.columns import CategoricalFeature, Feature, Matrix, NumericFeature
 from training import blocks, statistics
 from training.blocks import Blocks
-from training.data import DataError, read_table
+from training.data import DataError
+from training.reading import read_table
 from training.recipe import make_recipe
 from training.statistics import Moments, describe_columns, moments_of_columns, sampled
 

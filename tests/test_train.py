@@ -14,9 +14,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from model_store.columns import encode
 from model_store.store import Store
 from training import blocks
-from training.data import DataError, Table, read_table, split
+from training.data import DataError, Table, split
 from training.evaluate import hold_out
 from training.publish import publish
+from training.reading import read_table
 from training.recipe import Recipe, make_recipe
 from training.train import stop_early, train
 

@@ -66,6 +66,8 @@ class Narrator:
     def table(self, table: Table) -> None:
         """How many rows there are, what was dropped or filled, and units that were taken as one."""
         self.say(f"{table.rows:,} rows of {table.source}")
+        for note in table.notes:
+            self.say(f"  {note}")
         for name, count in table.dropped.items():
             self.say(f"  {name} is empty in {count:,} rows, which are left out")
         for name, units in table.units.items():

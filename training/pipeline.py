@@ -18,9 +18,10 @@ from model_store.manifest import Manifest, Mlp, check_name
 from model_store.store import Store
 from training.comparison import Comparison, compare_optimizers
 from training.console import Narrator
-from training.data import Table, read_table
+from training.data import Table
 from training.evaluate import HeldOut, hold_out
 from training.publish import publish
+from training.reading import read_table
 from training.recipe import Recipe
 from training.train import Model, stop_early, train
 

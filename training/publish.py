@@ -100,6 +100,7 @@ def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
         cost=model.fitted.cost,
         optimum=model.line.cost,
         data_sha256=table.sha256,
+        form=table.form,
         libraries={"python": platform.python_version(), **libraries},
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
+from model_store.forms import FormOptions
 from model_store.manifest import Linear, Mlp, Network
 from model_store.parts import ColumnName, Part
 
@@ -31,6 +32,16 @@ class InputColumn(Part):
     kind: Literal["numeric", "categorical"] = "numeric"
     unit: str | None = None
     description: str | None = None
+
+
+class TableOptions(FormOptions):
+    """What is said of a table; what is not said is found out.
+
+    `missing_words` count as missing in every column of numbers; `sheet` is one of an Excel file.
+    """
+
+    missing_words: tuple[str, ...] = ()
+    sheet: str | None = None
 
 
 class Schedule(Part):

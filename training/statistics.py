@@ -96,6 +96,7 @@ def describe_numeric(
         unit=column.unit or unit_met(table, column.name),
         description=column.description,
         fill=fill,
+        missing_words=table.missing_words.get(column.name, ()),
         example=float(example),
         **spread(table, moments, sample),
     )

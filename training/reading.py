@@ -1,0 +1,279 @@
+"""From a file of any form to checked columns: which columns, which rows, which units and categories.
+
+Cells of text are read by the functions that scoring reads them by, so both read the same numbers.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.cells import Numbers, read_numbers, without_codes
+from model_store.columns import Matrix
+from model_store.names import nearest_name, plain, usable_names
+from model_store.sniffing import value_of
+from training.blocks import Blocks
+from training.data import DataError, Table
+from training.pieces import Cells, OpenTable, open_table
+from training.recipe import Recipe, TableOptions
+from training.sources import opened
+
+NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
+FEWEST_ROWS = 2
+MOST_CATEGORIES = 1000
+# Few other words in a column of many numbers stand for missing values.
+MOST_WORDS, FEWEST_NUMBERS, SHARE_OF_NUMBERS = 20, 100, 0.95
+
+
+def read_table(path: Path, recipe: Recipe, options: TableOptions | None = None) -> Table:
+    """Read the recipe's columns of a table of any form, packed or not; `-` is the standard input.
+
+    Rows with a missing value are dropped and counted; under `missing = "mean"` numeric inputs may miss.
+    Raises DataError for a file that cannot be read, is empty or changes meanwhile, a column that is not
+    there or not what the recipe says, a row of another width, and for fewer than two rows.
+    """
+    options = options or TableOptions()
+    names = [*(column.name for column in recipe.features), recipe.target.name]
+    try:
+        with opened(path) as source, open_table(source, options) as table:
+            known = usable_names(table.header)
+            check_names(source.name, known, names)
+            places = [known.index(name) for name in names]
+            reader = Reader(source.name, recipe, options, table)
+            blocks = Blocks(reader.rows(table.pieces(places)), len(names))
+            missing_words = reader.settled()
+            renamed = [(table.header[place], known[place]) for place in places]
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read as a table: {error}"
+        raise DataError(message) from None
+    if blocks.rows < FEWEST_ROWS:
+        message = (
+            f"{path} has {blocks.rows} rows with a value in each of {', '.join(names)}; two is the fewest"
+        )
+        raise DataError(message)
+    return Table(
+        source=source.name,
+        recipe=recipe,
+        blocks=blocks,
+        categories=reader.categories,
+        units=reader.units,
+        dropped={name: count for name, count in reader.dropped.items() if count},
+        sha256=source.sha256,
+        form=table.form,
+        missing_words=missing_words,
+        notes=(*notes_on(table, renamed), *reader.notes),
+    )
+
+
+def check_names(source: str, header: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a column that is not in the header exactly once."""
+    for name in names:
+        if header.count(name) > 1:
+            message = f"{source} has {header.count(name)} columns named {name!r}: rename all but one"
+            raise DataError(message)
+        if name not in header:
+            message = f"{source} has no column {name!r}: {hint_at(name, header)}"
+            raise DataError(message)
+
+
+def hint_at(name: str, header: Sequence[str]) -> str:
+    """What may have been meant by a name that is not in the header."""
+    if all(value_of(other, ".") is not None for other in header):
+        return "its first line holds numbers alone; if it is a row, say --no-header"
+    nearest = nearest_name(name, header)
+    if nearest is None:
+        return f"it has {', '.join(header[:30])}"
+    differs = ", which differs in case or blanks alone" if plain(nearest) == plain(name) else ""
+    return f"did you mean {nearest!r}{differs}?"
+
+
+def notes_on(table: OpenTable, renamed: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What was found of the table as a whole, in sentences."""
+    yield f"read as {table.words}"
+    if table.form and table.form.doubt:
+        yield f"it could be meant otherwise: {table.form.doubt}; say --decimal if it is wrong"
+    for original, name in renamed:
+        if original != name:
+            yield f"the column {original!r} is called {name!r}"
+
+
+@dataclass
+class Words:
+    """The cells of a column of numbers that are neither numbers nor missing, and how many are numbers."""
+
+    numbers: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+
+    def are_for_missing(self) -> bool:
+        """Whether nearly all cells are numbers, so that the others stand for missing values."""
+        cells = self.numbers + self.counts.total()
+        return self.numbers >= max(FEWEST_NUMBERS, SHARE_OF_NUMBERS * cells)
+
+
+@dataclass
+class Reader:
+    """Turns pieces of a table into rows of numbers, and counts what it meets on the way."""
+
+    source: str
+    recipe: Recipe
+    options: TableOptions
+    table: OpenTable
+    rows_read: int = 0
+    categories: dict[str, Counter[str]] = field(default_factory=dict)
+    units: dict[str, Counter[str]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    words: dict[str, Words] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, pieces: Iterator[list[Cells]]) -> Iterator[Matrix]:
+        """The complete rows of each piece, a column for each input and the target last."""
+        kinds = [(column.name, column.kind) for column in self.recipe.features]
+        kinds.append((self.recipe.target.name, "numeric"))
+        for piece in pieces:
+            columns = {
+                name: self._codes(name, cells) if kind == "categorical" else self._numbers(name, cells)
+                for (name, kind), cells in zip(kinds, piece, strict=True)
+            }
+            self._check_target(columns[self.recipe.target.name], piece[-1])
+            complete = self._complete(columns)
+            for name, kind in kinds:
+                if kind == "categorical":
+                    self._count(name, columns[name][complete])
+            yield np.column_stack(list(columns.values()))[complete]
+            self.rows_read += len(piece[-1])
+
+    def _check_target(self, values: Matrix, cells: Cells) -> None:
+        if self.recipe.target.transform == "log":
+            what = "is not above 0, so it has no logarithm"
+            self._refuse_where(values <= 0, self.recipe.target.name, cells, what)
+
+    def _numbers(self, name: str, cells: Cells) -> Matrix:
+        """The cells as float64, missing ones as NaN; units are taken off and counted."""
+        numbers = self._read(cells)
+        self._refuse_where(np.isinf(numbers.column), name, cells, "is not a finite number")
+        words = self.words.setdefault(name, Words())
+        words.numbers += int(np.isfinite(numbers.column).sum())
+        if numbers.unreadable and not words.counts:
+            words.first = self._fault(name, cells, numbers.unreadable[0], NOT_A_NUMBER)
+        words.counts.update(text_of(cells[index]).strip() for index in numbers.unreadable)
+        if len(words.counts) > MOST_WORDS:
+            raise DataError(words.first)
+        if numbers.units:
+            self.units.setdefault(name, Counter()).update(numbers.units)
+        return numbers.column
+
+    def _read(self, cells: Cells) -> Numbers:
+        missing = self.options.missing_words
+        if not isinstance(cells, np.ndarray):
+            return read_numbers(cells, self.table.form.decimal if self.table.form else ".", missing)
+        if cells.dtype.kind in "fiu":
+            return Numbers(without_codes(cells.astype(np.float64), missing), (), Counter())
+        return mixed_numbers(cells, missing)
+
+    def _codes(self, name: str, cells: Cells) -> Matrix:
+        """Each cell's position among the categories met so far, NaN for an empty one."""
+        texts = [text_of(cell) for cell in cells] if isinstance(cells, np.ndarray) else cells
+        known = self.categories.setdefault(name, Counter())
+        for text in dict.fromkeys(texts):
+            if text and text not in known:
+                known[text] = self._new_category(name, text)
+        if len(known) > MOST_CATEGORIES:
+            message = f"the column {name!r} of {self.source} has more than {MOST_CATEGORIES} categories"
+            raise DataError(message)
+        position = {"": np.nan} | {text: float(index) for index, text in enumerate(known)}
+        return np.fromiter(map(position.__getitem__, texts), np.float64, len(texts))
+
+    def _new_category(self, name: str, text: str) -> int:
+        """No rows yet; raises DataError for a text that is not what its bytes were meant to be."""
+        if re.search("[\ud800-\udfff]", text):
+            encoding = self.table.form.encoding if self.table.form else "utf-8"
+            message = f"the column {name!r} of {self.source} is not {encoding} throughout: say --encoding"
+            raise DataError(message)
+        return 0
+
+    def _complete(self, columns: dict[str, Matrix]) -> NDArray[np.bool_]:
+        """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
+        fillable = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
+        for name, values in columns.items():
+            if name in fillable and self.recipe.missing == "mean":
+                continue
+            missing = np.isnan(values)
+            complete &= ~missing
+            self.dropped[name] += int(missing.sum())
+        return complete
+
+    def _count(self, name: str, codes: Matrix) -> None:
+        known = self.categories[name]
+        for text, count in zip(known, np.bincount(codes.astype(int), minlength=len(known)), strict=True):
+            known[text] += int(count)
+
+    def settled(self) -> dict[str, tuple[str, ...]]:
+        """The words for missing values of each column of numbers, those met among them.
+
+        Raises DataError for a column in which other cells than numbers are too many to be that.
+        """
+        found = dict.fromkeys(self.words, self.options.missing_words)
+        for name, words in self.words.items():
+            if not words.counts:
+                continue
+            if not words.are_for_missing():
+                raise DataError(words.first)
+            listed = ", ".join(f"{word!r} ({count:,} rows)" for word, count in words.counts.items())
+            self.notes.append(f"{name} is nearly always a number: {listed} count as missing")
+            found[name] += tuple(words.counts)
+        return found
+
+    def _refuse_where(self, faulty: NDArray[np.bool_], name: str, cells: Cells, what: str) -> None:
+        if faulty.any():
+            raise DataError(self._fault(name, cells, int(np.flatnonzero(faulty)[0]), what))
+
+    def _fault(self, name: str, cells: Cells, index: int, what: str) -> str:
+        return (
+            f"the column {name!r} of {self.source}: row {self.rows_read + index + 1} has "
+            f"{text_of(cells[index])[:40]!r}, which {what}"
+        )
+
+
+def mixed_numbers(values: NDArray[Any], missing_words: tuple[str, ...]) -> Numbers:
+    """Values of any type as numbers: texts as cells with a decimal point, None as missing."""
+    texts = [index for index, value in enumerate(values) if isinstance(value, str)]
+    numbers = np.array([number_of(value) for value in values])
+    others = [index for index, value in enumerate(values) if not is_number(value) and value is not None]
+    read = read_numbers([values[index] for index in texts], ".", missing_words)
+    numbers[texts] = read.column
+    unreadable = {texts[index] for index in read.unreadable} | set(others).difference(texts)
+    return Numbers(without_codes(numbers, missing_words), sorted(unreadable), read.units)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value that came parsed is a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def number_of(value: Any) -> float:
+    """A number as float64, infinite if it is too large for that; NaN for anything else."""
+    try:
+        return float(value) if is_number(value) else np.nan
+    except OverflowError:
+        return np.inf
+
+
+def text_of(value: Any) -> str:
+    """A value as a cell of text has it: whole numbers without a point, '' for a missing one."""
+    if value is None or value != value:  # noqa: PLR0124  (NaN and NaT differ from themselves)
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
+    if isinstance(value, np.datetime64):
+        value = value.item()
+    return value.isoformat() if isinstance(value, date) else str(value)
