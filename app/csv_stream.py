@@ -133,7 +133,7 @@ async def until_header(blocks: AsyncIterator[list[str]]) -> tuple[int, list[str]
     """How many blank lines there are before the header, and what is left of its block from there on."""
     blanks = 0
     async for block in blocks:
-        index = next((index for index, record in enumerate(block) if record.strip("\r\ufeff")), None)
+        index = next((index for index, record in enumerate(block) if record.strip("\r")), None)
         if index is not None:
             return blanks + index, block[index:]
         blanks += len(block)
@@ -156,8 +156,9 @@ class CsvTable:
     @property
     def parameters(self) -> str:
         """Those of the answer's media type: its charset, and that it has no header if it has none."""
-        is_marked = self._first.startswith("\ufeff") and self._form.encoding.startswith("utf-16")
-        charset = "utf-16" if is_marked else self._form.encoding
+        charset = self._form.encoding
+        if self._form.marked and charset.startswith("utf-16"):
+            charset = "utf-16"
         return f"charset={charset}" + ("" if self._form.has_header else "; header=absent")
 
     def header(self, blanks: int) -> bytes:
@@ -165,12 +166,12 @@ class CsvTable:
         line = ""
         if self._form.has_header:
             taken = {*self._layout.header, *self._layout.names}
-            names = self._first.removeprefix("\ufeff")
-            mark = self._first[: len(self._first) - len(names)]
             front, behind = (self._separator * odd for odd in (self._form.row_names, self._form.trailing))
-            added = self._separator.join([names + behind, *(free_name(name, taken) for name in ADDED)])
-            line = f"{mark}{front}{added}{self._line_end}"
-        return self._form.encode(self._line_end * blanks + line)
+            names = f"{front}{self._first}{behind}"
+            added = self._separator.join([names, *(free_name(name, taken) for name in ADDED)])
+            line = f"{added}{self._line_end}"
+        mark = "\ufeff" if self._form.marked else ""
+        return self._form.encode(mark + self._line_end * blanks + line)
 
     def _check(self, features: Sequence[Feature], *, is_alone: bool) -> None:
         names = self._layout.names

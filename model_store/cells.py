@@ -114,16 +114,18 @@ def read_plain(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64
 
 def read_each(cells: Sequence[str], decimal: DecimalMark, words: frozenset[str]) -> Numbers:
     """Cells that may have units or be missing, each different one read once."""
-    found: dict[str, tuple[float, str] | None] = {}
-    for cell in set(cells):
+    values, units, unreadable = dict[str, float](), Counter[str](), set[str]()
+    for cell, count in Counter(cells).items():
         try:
-            found[cell] = read_number(cell, decimal, words) or (np.nan, "")
+            values[cell], unit = read_number(cell, decimal, words) or (np.nan, "")
         except ValueError:
-            found[cell] = None
-    read = [found[cell] for cell in cells]
-    values = np.array([np.nan if number is None else number[0] for number in read])
-    units = Counter(number[1] for number in read if number and number[1])
-    return Numbers(values, [k for k, number in enumerate(read) if number is None], units)
+            values[cell], unit = np.nan, ""
+            unreadable.add(cell)
+        if unit:
+            units[unit] += count
+    column = np.fromiter(map(values.__getitem__, cells), np.float64, len(cells))
+    faulty = [position for position, cell in enumerate(cells) if cell in unreadable] if unreadable else []
+    return Numbers(column, faulty, units)
 
 
 def read_number(
@@ -135,18 +137,23 @@ def read_number(
     "inf" is read as the float it is. Raises ValueError for anything else.
     """
     text = text.strip()
-    if PLAIN[decimal].fullmatch(text):
-        return float(text.replace(",", ".")), ""
-    if is_missing(text) or text.lower() in words:
+    if words and text.lower() in words:
         return None
-    if text.lower().lstrip("+-") in INFINITE:
-        return float(text), ""
-    match = NUMBER[decimal].fullmatch(text) if len(text) <= LONGEST_CELL else None
-    if not match:
-        message = f"{text[:40]!r} is not a number"
-        raise ValueError(message)
-    sign, currency, digits, unit = match.groups(default="")
-    return float(sign + digits.translate(GROUPING[decimal])), f"{currency} {unit.strip()}".strip()
+    if len(text) <= LONGEST_CELL and (match := NUMBER[decimal].fullmatch(text)):
+        sign, currency, digits, unit = match.groups("")
+        return float_of(sign + digits, decimal), f"{currency} {unit}".strip() if currency else unit
+    if PLAIN[decimal].fullmatch(text) or text.lower().lstrip("+-") in INFINITE:
+        return float_of(text, decimal), ""
+    if is_missing(text):
+        return None
+    message = f"{text[:40]!r} is not a number"
+    raise ValueError(message)
+
+
+def float_of(digits: str, decimal: DecimalMark) -> float:
+    """The float64 that is nearest to digits, grouped or not."""
+    is_plain = decimal == "." and digits.isascii() and "," not in digits and "'" not in digits
+    return float(digits if is_plain else digits.translate(GROUPING[decimal]))
 
 
 def is_missing(text: str) -> bool:

@@ -56,19 +56,22 @@ class FormOptions(Part):
 
 
 class Form(Part):
-    """The form of a table of text.
+    """The form of a table of text; a `marked` one starts with a byte order mark.
 
     With `row_names` every row has a cell in front for which the header has no name, as R writes it, with
-    `trailing` an empty one behind. `doubt` says which cells could be meant otherwise, '' if none could.
+    `trailing` an empty one behind. `said` are the fields that a person said where they could also have been
+    found out, and `doubt` says which cells could be meant otherwise, '' if none could.
     """
 
     encoding: Encoding = "utf-8"
+    marked: bool = False
     separator: Separator = ","
     decimal: DecimalMark = "."
     line_end: LineEnd = "\n"
     has_header: bool = True
     row_names: bool = False
     trailing: bool = False
+    said: tuple[Literal["separator", "decimal"], ...] = ()
     doubt: str = ""
 
     @property

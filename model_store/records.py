@@ -61,6 +61,7 @@ class Records:
     def __init__(self, form: Form) -> None:
         self._form, self._separator = form, form.separator
         self._decoder = getincrementaldecoder(form.encoding)(form.errors)
+        self._mark = "\ufeff" if form.marked else ""
         self._rest, self._is_cut = "", False
 
     def feed(self, content: bytes) -> list[str]:
@@ -68,6 +69,8 @@ class Records:
         return self._more(self._decoder.decode(content))
 
     def _more(self, text: str) -> list[str]:
+        if self._mark and text:
+            text, self._mark = text.removeprefix(self._mark), ""
         if self._form.line_end == "\r":
             text = text.replace("\r", "\n")
         if self._is_cut:
@@ -138,7 +141,7 @@ class Layout:
 
     def __init__(self, form: Form, first: str) -> None:
         self.form = form
-        header = cells_of(first.removeprefix("\ufeff").removesuffix("\r"), form.separator)
+        header = cells_of(first.removesuffix("\r"), form.separator)
         if not form.has_header:
             header = [""] * len(header)
         self.header = [*[""] * form.row_names, *header, *[""] * form.trailing]

@@ -76,25 +76,41 @@ def sniff(prefix: bytes, options: FormOptions | None = None, prior: Form | None 
     """
     options = options or FormOptions()
     encoding = encoding_of(prefix, options, prior)
-    text = prefix.decode(encoding, "replace").removeprefix("\ufeff")
-    plain = Form(encoding=encoding, line_end=line_end_of(text))
-    separators = [options.separator] if options.separator else separators_in(text)
+    text = prefix.decode(encoding, "replace")
+    marked = any(map(prefix.startswith, MARKS))
+    plain = Form(encoding=encoding, marked=marked, line_end=line_end_of(text))
+    separators = [options.separator] if options.separator else separators_in(text, prior)
     outline = max((outlined(prefix, plain, separator, prior) for separator in separators), key=Outline.merit)
     form = outline.form
-    has_header = options.has_header
-    if has_header is None:
-        has_header = prior is None or prior.has_header or "column_1" in outline.header
-    if not has_header:
+    if not has_header(outline, options, prior):
         form = form.model_copy(update={"has_header": False, "row_names": False, "trailing": False})
+    decimal, doubt = decimal_of(outline, options, prior)
+    said = tuple(name for name in ("separator", "decimal") if getattr(options, name))
+    return form.model_copy(update={"decimal": decimal, "doubt": doubt, "said": said})
+
+
+def has_header(outline: "Outline", options: FormOptions, prior: Form | None) -> bool:
+    """Whether the first record names the columns; where none is usual, one with our own names does."""
+    if options.has_header is not None:
+        return options.has_header
+    return prior is None or prior.has_header or "column_1" in outline.header
+
+
+def decimal_of(outline: "Outline", options: FormOptions, prior: Form | None) -> tuple[DecimalMark, str]:
+    """The decimal mark, and in words what could be meant otherwise."""
     if options.decimal:
-        return form.model_copy(update={"decimal": options.decimal})
-    usual = prior.decimal if prior and prior.separator == form.separator else "."
-    decimal, doubt = decimal_mark(outline.cells(), usual)
-    return form.model_copy(update={"decimal": decimal, "doubt": doubt})
+        return options.decimal, ""
+    if prior is None or prior.separator != outline.form.separator:
+        return decimal_mark(outline.cells(), ".")
+    if "decimal" in prior.said:
+        return prior.decimal, ""
+    return decimal_mark(outline.cells(), prior.decimal)
 
 
-def separators_in(text: str) -> list[str]:
+def separators_in(text: str, prior: Form | None) -> list[str]:
     """The separators that a text has, and one that it has not: it may have a single column."""
+    if prior and "separator" in prior.said and prior.separator in text:
+        return [prior.separator]
     absent = [each for each in SEPARATORS if each not in text]
     return [each for each in SEPARATORS if each in text or each in absent[:1]]
 
@@ -168,7 +184,7 @@ def outlined(prefix: bytes, plain: Form, separator: str, prior: Form | None) -> 
     records = [record.removesuffix("\r") for record in records if record.strip("\r")]
     if not records:
         return Outline(form, [], [], 0)
-    header, records = cells_of(records[0].removeprefix("\ufeff"), separator), records[1:]
+    header, records = cells_of(records[0], separator), records[1:]
     widths = [
         record.count(separator) + 1 if '"' not in record else strict_width(record, separator)
         for record in records

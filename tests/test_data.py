@@ -10,7 +10,7 @@ from model_store.columns import Matrix
 from training import pieces
 from training.data import DataError, Table, split
 from training.reading import read_table
-from training.recipe import Recipe, make_recipe
+from training.recipe import Recipe, TableOptions, make_recipe
 from training.sources import folder_sha256
 
 
@@ -119,6 +119,12 @@ def test_a_byte_order_mark_does_not_hide_the_first_column(tmp_path: Path) -> Non
         ("x,y\n1,2\n1e400 km,3\n", {}, "row 2 has '1e400 km', which is not a finite number"),
         ("x,x,y\n1,2,3\n", {}, "has 2 columns named 'x'"),
         ('x,y\n1,2\n"3,4\n', {}, "cannot be read as a table"),
+        ("x,y\n1,2\n1,500,90\n", {}, "row 2: 2 cells are expected, 3 are there"),
+        ("x,y\n1,2\n\n3\n", {}, "row 2: 2 cells are expected, 1 are there"),
+        ("x,y\n1,500,90\n3,200,40\n", {}, "row 1: 2 cells are expected, 3 are there"),
+        ("x;y\n1;2;\n3;4;5\n", {}, "row 1: 2 cells are expected, 3 are there"),
+        ("X ,y\n1,2\n2,3\n", {}, "did you mean 'X ', which differs in case or blanks alone?"),
+        ("1,2\n3,4\n", {}, "its first line holds numbers alone; if it is a row, say --no-header"),
         (
             "x,y\n1,2\n3,0\n",
             {"target": {"name": "y", "transform": "log"}},
@@ -134,6 +140,67 @@ def test_a_table_that_cannot_be_used_is_refused_with_a_sentence(
         read(tmp_path, text, **fields)
     assert sentence in str(refusal.value)
     assert "table.csv" in str(refusal.value)
+
+
+def with_words(*words: str, rows: int) -> str:
+    """A column of so many numbers, with words among them."""
+    cells = [*map(str, range(rows // 2)), *words, *map(str, range(rows // 2, rows))]
+    return "x,y\n" + "".join(f"{cell},{row}\n" for row, cell in enumerate(cells))
+
+
+def test_few_other_words_in_a_column_of_numbers_stand_for_missing_values_and_are_told(tmp_path: Path) -> None:
+    table = read(tmp_path, with_words("?", "Varies with device", "?", rows=200))
+    assert rows_of(table)[:, 0].tolist() == list(range(200))
+    assert (table.dropped, table.missing_words["x"]) == ({"x": 3}, ("?", "Varies with device"))
+    assert table.missing_words["y"] == ()
+    assert table.notes[1:] == (
+        "x is nearly always a number: '?' (2 rows), 'Varies with device' (1 rows) count as missing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [(["?"], 98), (["?"] * 11, 200), ([f"word {n}" for n in "abcdefghijklmnopqrstu"], 1000)],
+)
+def test_words_in_few_numbers_or_too_many_words_are_refused(
+    tmp_path: Path, words: list[str], rows: int
+) -> None:
+    with pytest.raises(DataError, match=f"row {rows // 2 + 1} has '(\\?|word a)', which is not a number"):
+        read(tmp_path, with_words(*words, rows=rows))
+
+
+def test_words_that_are_said_are_missing_in_every_column_of_numbers(tmp_path: Path) -> None:
+    path = table_file(tmp_path, "x,y\n1,2\n?,3\n-999,4\n5,bhp\n7,8\n")
+    table = read_table(path, recipe(), TableOptions(missing_words=("?", "-999", "BHP")))
+    assert rows_of(table).tolist() == [[1, 2], [7, 8]]
+    assert table.dropped == {"x": 2, "y": 1}
+
+
+def test_a_name_that_no_request_could_spell_is_given_a_usable_one_and_told(tmp_path: Path) -> None:
+    table = read_table(
+        table_file(tmp_path, '"x ""mm""",y\n1,2\n3,4\n'),
+        make_recipe({"target": {"name": "y"}, "features": [{"name": "x mm"}]}),
+    )
+    assert table.target().tolist() == [2, 4]
+    assert table.notes[1] == "the column 'x \"mm\"' is called 'x mm'"
+
+
+def test_a_number_that_could_be_two_is_told(tmp_path: Path) -> None:
+    table = read(tmp_path, "x;y\n1,500;2\n2,500;3\n")
+    assert rows_of(table)[:, 0].tolist() == [1500, 2500]
+    assert table.notes[1] == (
+        "it could be meant otherwise: '1,500' is 1500 with a decimal point and 1.5 with a decimal comma; "
+        "say --decimal if it is wrong"
+    )
+    commas = read_table(tmp_path / "table.csv", recipe(), TableOptions(decimal=","))
+    assert rows_of(commas)[:, 0].tolist() == [1.5, 2.5]
+
+
+def test_a_category_in_bytes_that_are_not_of_the_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("y,c\n1,é\n".encode() + b"2,\xff\n")
+    with pytest.raises(DataError, match=r"'c' of .* is not utf-8 throughout: say --encoding"):
+        read_table(path, recipe("", categories="c"))
 
 
 def test_a_row_is_counted_from_the_start_of_the_file_across_pieces(

@@ -72,7 +72,9 @@ def test_a_number_that_could_be_two_is_read_as_is_usual_and_told(cell: str) -> N
         if cell == "1,500"
         else "1.5 with a decimal point and 1500 with a decimal comma"
     )
-    assert sniff(content, FormOptions(decimal=",")) == form.model_copy(update={"decimal": ",", "doubt": ""})
+    assert sniff(content, FormOptions(decimal=",")) == form.model_copy(
+        update={"decimal": ",", "said": ("decimal",), "doubt": ""}
+    )
 
 
 def test_two_decimal_marks_in_one_table_are_told() -> None:
@@ -237,3 +239,12 @@ def test_what_is_no_table_of_text_is_named(start: bytes, name: str) -> None:
 @pytest.mark.parametrize("start", [b"", b"a,b\n", b"[km],price\n", b"{x},y\n", b"<5,6\n", b"PK,x\n"])
 def test_a_table_of_text_is_not_taken_for_anything_else(start: bytes) -> None:
     assert recognised(start) is None
+
+
+def test_what_a_person_said_of_the_training_table_holds_for_others_of_its_kind() -> None:
+    content = b"note;x\n0,5;1,500\n1,5;2,500\n"
+    said = sniff(content, FormOptions(decimal="."))
+    assert (said.decimal, sniff(content).decimal) == (".", ",")
+    assert sniff(content, prior=said) == said.model_copy(update={"said": ()})
+    tabs = sniff(b"a;b\tc;d\n", FormOptions(separator=";"))
+    assert sniff(b"a;b\tc;d\n", prior=tabs).separator == ";"

@@ -112,7 +112,7 @@ def record_blocks(file: IO[bytes], form: Form) -> Iterator[list[str]]:
 
 def from_first_row(block: list[str]) -> list[str]:
     """A block of records without the blank lines at its start."""
-    start = next((index for index, record in enumerate(block) if record.strip("\r\ufeff")), len(block))
+    start = next((index for index, record in enumerate(block) if record.strip("\r")), len(block))
     return block[start:]
 
 
