@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.problems import Refused
+from app.refusals import Refused
 from app.serving import Served
 from model_store.columns import CategoricalFeature, Category, NumericFeature
 from model_store.forms import Form
@@ -31,8 +31,8 @@ def answer(content: str | bytes, media_type: str = "text/csv", form: Form | None
 def refusal(content: bytes, media_type: str = "text/csv", form: Form | None = None) -> tuple[int, str, str]:
     with pytest.raises(Refused) as refused:
         score(served(form), content, media_type)
-    problem = refused.value.problem
-    return problem.status, problem.detail, " ".join(fault.detail for fault in problem.errors)
+    problem = refused.value
+    return problem.status, problem.detail, " ".join(fault.detail for fault in problem.faults)
 
 
 @pytest.mark.parametrize(

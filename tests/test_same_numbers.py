@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.problems import Refused
+from app.refusals import Refused
 from model_store.cells import MISSING
 from model_store.columns import NumericFeature
 from tests.scoring import echo, score

@@ -94,7 +94,7 @@ def test_what_training_reads_is_scored_as_the_same_numbers(name: str) -> None:
         if feature.kind == "numeric":
             assert feature.fill is not None
             expected = [feature.fill if np.isnan(value) else float(value) for value in values]
-        else:
+        elif feature.kind == "categorical":
             read = list(table.categories[feature.name])
             places = {category.value: float(place) for place, category in enumerate(feature.categories)}
             expected = [places[read[int(code)]] for code in values]
