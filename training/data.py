@@ -22,9 +22,13 @@ from model_store.columns import Column, Matrix
 from model_store.parts import COLUMN_NAME
 from training.blocks import Blocks
 from training.recipe import InputColumn, Recipe
+from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
 PIECE_ROWS = 100_000
+MIXED = "is a date and the cells before it are numbers, or the reverse"
+NOT_A_WEIGHT = "is no weight: 0, or a number from 1e-30 to 1e30"
+LEAST_WEIGHT, MOST_WEIGHT = 1e-30, 1e30
 FEWEST_ROWS = 2
 MOST_CATEGORIES = 1000
 
@@ -37,8 +41,10 @@ class DataError(Exception):
 class Table:
     """The rows to learn from.
 
-    `blocks` holds a column for each input, categories as positions in `categories`, and the target last.
-    `dropped` counts by column the empty cells that cost a row, `units` the rows by unit.
+    `blocks` holds a column for each input, categories as positions in `categories`, and the target last, and
+    carries the rows' weights. `dropped` counts by column the empty cells that cost a row, and weights of 0;
+    `units` counts rows by unit. `split_by` (rows,) is the time or the group of each row, if the recipe splits
+    by one; times that are `dated` are seconds since 1970.
     """
 
     source: str
@@ -48,6 +54,8 @@ class Table:
     units: dict[str, Counter[str]]
     dropped: dict[str, int]
     sha256: str
+    split_by: Matrix | None = None
+    dated: bool = False
 
     @property
     def rows(self) -> int:
@@ -71,7 +79,8 @@ class Table:
 
     def take(self, chosen: NDArray[np.bool_]) -> "Table":
         """The same table with only the rows that a mask chooses."""
-        return replace(self, blocks=self.blocks.take(chosen))
+        split_by = None if self.split_by is None else self.split_by[chosen]
+        return replace(self, blocks=self.blocks.take(chosen), split_by=split_by)
 
 
 @dataclass
@@ -84,6 +93,9 @@ class Reader:
     categories: dict[str, Counter[str]] = field(default_factory=dict)
     units: dict[str, Counter[str]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    beside: dict[str, list[Matrix]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    dated: bool | None = None
 
     def rows(self, pieces: Iterator[pd.DataFrame]) -> Iterator[Matrix]:
         """The complete rows of each piece, a column for each input and the target last."""
@@ -92,7 +104,10 @@ class Reader:
                 column.name: self._column(column, piece[column.name]) for column in self.recipe.features
             }
             columns[self.recipe.target.name] = self._target(piece[self.recipe.target.name])
-            complete = self._complete(columns)
+            beside = self._beside(piece, columns)
+            complete = self._complete(columns, beside)
+            for name, values in beside.items():
+                self.beside.setdefault(name, []).append(values[complete])
             for column in self.recipe.features:
                 if column.kind == "categorical":
                     self._count(column.name, columns[column.name][complete])
@@ -143,11 +158,50 @@ class Reader:
         position = {text: float(index) for index, text in enumerate(known)}
         return np.array([*(position[str(text)] for text in texts), np.nan])[rows]
 
-    def _complete(self, columns: dict[str, Matrix]) -> NDArray[np.bool_]:
+    def _beside(self, piece: pd.DataFrame, columns: dict[str, Matrix]) -> dict[str, Matrix]:
+        """What the rows are split by and their weights; NaN where there is none."""
+        split, weight = self.recipe.split, self.recipe.weight
+        beside: dict[str, Matrix] = {}
+        if split.kind == "time":
+            beside[split.column] = self._times(piece[split.column], split.format)
+        if split.kind == "group":
+            known = columns.get(split.column)
+            beside[split.column] = self._groups(piece[split.column]) if known is None else known
+        if weight:
+            beside[weight] = self._weights(piece[weight])
+        return beside
+
+    def _times(self, cells: "pd.Series[Any]", form: str | None) -> Matrix:
+        rows, texts = pd.factorize(cells)
+        times = np.empty(len(texts) + 1)
+        for index, text in enumerate(texts):
+            try:
+                times[index], dated = read_time(str(text), form)
+            except ValueError as error:
+                self._refuse_where(rows == index, cells, str(error))
+            if self.dated not in {None, dated}:
+                self._refuse_where(rows == index, cells, MIXED)
+            self.dated = dated
+        times[-1] = np.nan
+        return times[rows]
+
+    def _groups(self, cells: "pd.Series[Any]") -> Matrix:
+        rows, texts = pd.factorize(cells)
+        groups = [self.groups.setdefault(str(text), len(self.groups)) for text in texts]
+        return np.array([*groups, np.nan])[rows]
+
+    def _weights(self, cells: "pd.Series[Any]") -> Matrix:
+        values = self._numbers(cells)
+        outside = (values < LEAST_WEIGHT) | (values > MOST_WEIGHT)
+        self._refuse_where(outside & (values != 0), cells, NOT_A_WEIGHT)
+        return np.where(values == 0, np.nan, values)
+
+    def _complete(self, columns: dict[str, Matrix], beside: dict[str, Matrix]) -> NDArray[np.bool_]:
         """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
-        fillable = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        numeric = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        fillable = numeric - beside.keys()
         complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
-        for name, values in columns.items():
+        for name, values in {**columns, **beside}.items():
             if name in fillable and self.recipe.missing == "mean":
                 continue
             missing = np.isnan(values)
@@ -175,19 +229,34 @@ def read_table(path: Path, recipe: Recipe) -> Table:
 
     Rows with a missing value are dropped and counted; under `missing = "mean"` numeric inputs may miss.
     Raises DataError for a file that cannot be read or is empty, a column that is not there or not what
-    the recipe says, and for fewer than two rows.
+    the recipe says, and for fewer than two rows. A column that splits or weights costs a row too where it is
+    empty, and so does a weight of 0.
     """
-    names = [*(column.name for column in recipe.features), recipe.target.name]
+    inputs = [column.name for column in recipe.features]
+    names = list(dict.fromkeys([*inputs, recipe.target.name, *recipe.beside]))
     check_names(path, read_header(path), names)
     reader = Reader(path, recipe)
-    blocks = Blocks(reader.rows(read_pieces(path, recipe, names)), len(names))
+    blocks = Blocks(reader.rows(read_pieces(path, recipe, names)), len(inputs) + 1)
     if blocks.rows < FEWEST_ROWS:
         message = (
             f"{path} has {blocks.rows} rows with a value in each of {', '.join(names)}; two is the fewest"
         )
         raise DataError(message)
+    beside = {name: np.concatenate(pieces) for name, pieces in reader.beside.items()}
+    blocks.weights = beside.get(recipe.weight) if recipe.weight else None
+    split_by = None if recipe.split.kind == "random" else beside[recipe.split.column]
     dropped = {name: count for name, count in reader.dropped.items() if count}
-    return Table(str(path), recipe, blocks, reader.categories, reader.units, dropped, data_sha256(path))
+    return Table(
+        source=str(path),
+        recipe=recipe,
+        blocks=blocks,
+        categories=reader.categories,
+        units=reader.units,
+        dropped=dropped,
+        sha256=data_sha256(path),
+        split_by=split_by,
+        dated=bool(reader.dated),
+    )
 
 
 def read_header(path: Path) -> list[str]:
@@ -225,6 +294,8 @@ def check_names(path: Path, header: Sequence[str], names: Sequence[str]) -> None
 def read_pieces(path: Path, recipe: Recipe, names: list[str]) -> Iterator[pd.DataFrame]:
     """The named columns in pieces of at most 100,000 rows; categories stay text."""
     texts = {column.name: str for column in recipe.features if column.kind == "categorical"}
+    if recipe.split.kind == "group" and recipe.split.column not in {each.name for each in recipe.features}:
+        texts[recipe.split.column] = str
     try:
         if is_parquet(path):
             for batch in parquet_dataset(path).to_batches(columns=names, batch_size=PIECE_ROWS):
@@ -269,10 +340,3 @@ def data_sha256(path: Path) -> str:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def split(rows: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """A mask of shape (rows,) that holds out the share `share` of the rows, drawn at random."""
-    held_out = np.arange(rows) < round(rows * share)
-    np.random.default_rng(seed).shuffle(held_out)
-    return held_out
