@@ -87,11 +87,40 @@ class Mlp(Part):
 Network = Annotated[Linear | Mlp, Field(discriminator="kind")]
 
 
+class RandomSplit(Part):
+    """Rows that are scored on are drawn at random."""
+
+    kind: Literal["random"] = "random"
+
+
+class TimeSplit(Part):
+    """Rows that are scored on come later, by `column`, than those that the model was fitted on.
+
+    The column holds numbers or ISO 8601 dates, or dates of the strptime format `format`.
+    """
+
+    kind: Literal["time"] = "time"
+    column: ColumnName
+    format: str | None = None
+
+
+class GroupSplit(Part):
+    """Rows that agree in `column` are scored on together, by a model that saw none of them."""
+
+    kind: Literal["group"] = "group"
+    column: ColumnName
+
+
+Split = Annotated[RandomSplit | TimeSplit | GroupSplit, Field(discriminator="kind")]
+
+
 class Training(Part):
     """How the weights came about: enough to make them again, bit for bit.
 
     `cost` is the mean squared error of the shipped weights on the rows, in the unit of the network's output
-    squared; `optimum` is the least that any line reaches there. `form` is that of the table, if it was text.
+    squared, weighted where the column `weight` says how much each row counts; `optimum` is the least that any
+    line reaches there. `cross_validate` is the number of folds that scored in place of `holdout`. `form` is
+    that of the table, if it was text.
     """
 
     optimizer: str
@@ -101,6 +130,9 @@ class Training(Part):
     seed: int
     normalize: Literal["z-score", "none"] = "z-score"
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    split: Split = RandomSplit()
+    cross_validate: PositiveInt | None = None
+    weight: ColumnName | None = None
     missing: Literal["drop", "mean"] = "drop"
     dropped: dict[str, PositiveInt] = Field(default_factory=dict)
     rows: PositiveInt
@@ -120,13 +152,37 @@ class Scores(Part):
     r2: float
 
 
+class Folds(Part):
+    """The model's scores over the folds of a cross-validation: their mean and sample standard deviation."""
+
+    count: PositiveInt
+    mean: Scores
+    std: Scores
+
+
 class Metrics(Part):
-    """The held-out scores of the model and of the two it has to beat."""
+    """The held-out scores of the model and of the two it has to beat.
+
+    `since` is the earliest held-out time where the rows are split by time. With `folds` each score is that of
+    all their held-out rows together.
+    """
 
     rows: PositiveInt
     model: Scores
     predict_the_mean: Scores
     least_squares: Scores
+    since: str | None = None
+    folds: Folds | None = None
+
+    def how_held_out(self, split: Split) -> str:
+        """What to say behind 'held-out rows'; nothing of rows that were drawn at random once."""
+        folds = f" in {self.folds.count} folds" if self.folds else ""
+        if split.kind == "random":
+            return folds
+        if split.kind == "group":
+            return f"{folds}, whole groups by {split.column}"
+        later = "each later than all it was fitted on" if folds else "the last in time"
+        return f"{folds}, {later} by {split.column}, from {self.since} on"
 
 
 class ResidualQuantiles(Part):

@@ -1,10 +1,11 @@
 """What the command line prints, for people."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_store.difference import Difference
-from model_store.manifest import Manifest
+from model_store.manifest import Folds, Manifest
 from model_store.promotions import Promotion
 from model_store.versions import Version
 
@@ -73,11 +74,31 @@ def score_lines(manifest: Manifest) -> list[str]:
         "least squares": metrics.least_squares,
         "predict the mean": metrics.predict_the_mean,
     }
+    how = metrics.how_held_out(manifest.training.split).removeprefix(",").strip()
     return [
-        f"scores    {label:17} R² {scores.r2:.4f}  RMSE {scores.rmse:.4f}  MAE {scores.mae:.4f}  "
-        f"on {metrics.rows} held-out rows"
-        for label, scores in rows.items()
+        *(
+            f"scores    {label:17} R² {scores.r2:.4f}  RMSE {scores.rmse:.4f}  MAE {scores.mae:.4f}  "
+            f"on {metrics.rows} held-out rows"
+            for label, scores in rows.items()
+        ),
+        *([f"held out  {how}"] if how else []),
+        *([f"folds     {folds_text(metrics.folds)}"] if metrics.folds else []),
     ]
+
+
+def folds_text(folds: Folds) -> str:
+    """How the model's scores vary over the folds."""
+    mean, std = folds.mean, folds.std
+    r2, rmse, mae = (
+        plus_minus(*score) for score in ((mean.r2, std.r2), (mean.rmse, std.rmse), (mean.mae, std.mae))
+    )
+    return f"R² {r2}, RMSE {rmse}, MAE {mae} (mean ± standard deviation of {folds.count} folds)"
+
+
+def plus_minus(mean: float, std: float) -> str:
+    """A mean beside its standard deviation, both to two digits of the latter: 0.791 ± 0.012."""
+    digits = max(1 - math.floor(math.log10(std)), 0) if std else 4
+    return f"{mean:,.{digits}f} ± {std:,.{digits}f}"
 
 
 def differences_text(version: Version, against: Version, found: Sequence[Difference]) -> str:

@@ -8,10 +8,11 @@ import pytest
 
 from model_store.columns import Matrix
 from training import pieces
-from training.data import DataError, Table, split
+from training.data import DataError, Table
 from training.reading import read_table
 from training.recipe import Recipe, TableOptions, make_recipe
 from training.sources import folder_sha256
+from training.splits import split_at_random
 
 
 def table_file(folder: Path, text: str) -> Path:
@@ -279,16 +280,16 @@ def test_a_folders_digest_changes_with_any_of_its_files(tmp_path: Path, mixed: p
 
 
 def test_a_split_holds_out_the_share_and_depends_on_the_seed() -> None:
-    held_out = split(1001, 0.2, seed=3)
+    held_out = split_at_random(1001, 0.2, seed=3)
     assert held_out.shape == (1001,)
     assert held_out.sum() == 200
-    assert np.array_equal(split(1001, 0.2, seed=3), held_out)
-    assert not np.array_equal(split(1001, 0.2, seed=4), held_out)
+    assert np.array_equal(split_at_random(1001, 0.2, seed=3), held_out)
+    assert not np.array_equal(split_at_random(1001, 0.2, seed=4), held_out)
 
 
 def test_a_table_and_its_complement_take_every_row_once(tmp_path: Path) -> None:
     table = read(tmp_path, "x,y\n" + "".join(f"{row},{row}\n" for row in range(101)))
-    held_out = split(101, 0.2, seed=0)
+    held_out = split_at_random(101, 0.2, seed=0)
     taken = [rows_of(table.take(mask))[:, 0] for mask in (held_out, ~held_out)]
     assert [len(rows) for rows in taken] == [20, 81]
     assert sorted(np.concatenate(taken)) == list(range(101))

@@ -8,9 +8,10 @@ from model_store.columns import Matrix
 from model_store.manifest import Linear, Mlp, Network
 from training import blocks
 from training.blocks import Blocks
-from training.descent import Diverged, Rows, descend
+from training.descent import Diverged, descend
 from training.network import FeedForward
 from training.recipe import Optimizer, Schedule
+from training.rows import Rows
 
 INPUTS = 3
 DESCENTS: tuple[Optimizer, ...] = ("gd", "sgd", "momentum", "rmsprop", "adam")
@@ -135,8 +136,8 @@ def test_stochastic_gradient_descent_steps_down_the_gradient_of_each_batch() -> 
 
 def test_every_epoch_takes_every_row_once_in_a_new_order() -> None:
     rows, generator = Rows(data()), torch.Generator().manual_seed(0)
-    targets = [torch.cat([target for _, target in rows.batches(50, generator)]) for _ in range(2)]
-    (_, expected), *_ = rows
+    targets = [torch.cat([batch.target for batch in rows.batches(50, generator)]) for _ in range(2)]
+    expected = rows[0].target
     assert not torch.equal(*targets)
     for target in targets:
         assert torch.equal(target.sort(dim=0).values, expected.sort(dim=0).values)
@@ -181,7 +182,7 @@ def test_without_epochs_the_first_weights_are_the_best_watched_ones() -> None:
 
 def test_gradient_descent_costs_the_same_in_many_blocks_and_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = descend(network(), schedule(), data()).history
-    monkeypatch.setattr("training.descent.SLICE_ROWS", 7)
+    monkeypatch.setattr("training.rows.SLICE_ROWS", 7)
     assert descend(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)
     monkeypatch.setattr(blocks, "BLOCK_VALUES", 80)
     assert descend(network(), schedule(), data()).history == pytest.approx(whole, rel=1e-12)

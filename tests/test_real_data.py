@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_limits
 from model_store.manifest import Linear
 from tests.conftest import serving
 from training.__main__ import main
-from training.data import Table, split
+from training.data import Table
 from training.evaluate import hold_out
 from training.reading import read_table
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
+from training.splits import split_at_random
 from training.train import stop_early
 
 
@@ -173,7 +174,7 @@ Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def columns_for_scikit_learn(table: Table) -> tuple[Rows, Rows]:
     """The rows our model sees and those held out, encoded by scikit-learn, and their target."""
-    held_out = split(table.rows, 0.2, 0)
+    held_out = split_at_random(table.rows, 0.2, 0)
     rows = pd.concat(pd.DataFrame(table.columns(block)) for block in table.blocks)
     texts = rows.select_dtypes(exclude="number").columns
     scaler = ColumnTransformer(

@@ -14,11 +14,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from model_store.columns import encode
 from model_store.store import Store
 from training import blocks
-from training.data import DataError, Table, split
+from training.data import DataError, Table
 from training.evaluate import hold_out
 from training.publish import publish
 from training.reading import read_table
 from training.recipe import Recipe, make_recipe
+from training.splits import split_at_random
 from training.train import stop_early, train
 
 ROWS = 400
@@ -108,7 +109,7 @@ def test_held_out_scores_are_scikit_learns_on_the_same_rows(path: Path, transfor
         target={"name": "price", "transform": transform}, schedule={"optimizer": "exact", "seed": 3}
     )
     held_out = hold_out(made, read_table(path, made))
-    held = split(ROWS, 0.2, seed=3)
+    held = split_at_random(ROWS, 0.2, seed=3)
     table = cars()
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
     oracle = make_pipeline(

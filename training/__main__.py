@@ -54,6 +54,9 @@ Missing = Annotated[
     Literal["drop", "mean"] | None,
     typer.Option(help="mean: fill missing numbers, here and at serving, in place of dropping their rows."),
 ]
+Weight = Annotated[
+    str | None, typer.Option(help="A column of numbers: how much each row counts in the cost and the scores.")
+]
 
 
 @cli.command("fit")
@@ -76,6 +79,17 @@ def fit_command(
     holdout: Annotated[
         float | None, typer.Option(help="The share of rows to score on; 0: no scores. [default: 0.2]")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="random, time:COLUMN (score on the last rows in time) or group:COLUMN (on whole groups). "
+            "[default: random]"
+        ),
+    ] = None,
+    cross_validate: Annotated[
+        int | None, typer.Option(help="Score on that many folds, each held out once, in place of --holdout.")
+    ] = None,
+    weight: Weight = None,
     network: Annotated[Literal["linear", "mlp"] | None, typer.Option(help="[default: linear]")] = None,
     hidden: Annotated[str | None, typer.Option(help="The units of an mlp's hidden layers: 32,16")] = None,
     activation: Annotated[Literal["relu", "tanh"] | None, typer.Option(help="[default: relu]")] = None,
@@ -98,6 +112,9 @@ def fit_command(
         ),
         missing=missing,
         holdout=holdout,
+        split=split,
+        cross_validate=cross_validate,
+        weight=weight,
     )
     path, recipe, recipe_name = decide(source, data, asked)
     name = name or recipe_name
@@ -126,6 +143,7 @@ def compare_command(
     batch_size: BatchSize = None,
     seed: Seed = None,
     missing: Missing = None,
+    weight: Weight = None,
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -135,6 +153,7 @@ def compare_command(
         features=columns(feature, category),
         schedule=given(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed),
         missing=missing,
+        weight=weight,
     )
     path, recipe, _ = decide(source, data, asked)
     narrator = Narrator(quiet=as_json)

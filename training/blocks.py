@@ -18,16 +18,18 @@ class Blocks:
     """Rows of equal width, to be gone over again and again in blocks of at most a million values (8 MB).
 
     A matrix of a single block stays in memory; a longer one is written to an unnamed file, which is gone
-    with this object, so that the memory it takes does not grow with its length.
+    with this object, so that the memory it takes does not grow with its length. `weights` (rows,), which stay
+    in memory, say how much each row counts; None: all alike.
     """
 
-    def __init__(self, pieces: Iterable[Matrix], width: int) -> None:
+    def __init__(self, pieces: Iterable[Matrix], width: int, weights: Matrix | None = None) -> None:
         self.width = width
         self.rows = 0
-        self._block_rows = max(BLOCK_VALUES // width, 1)
+        self.weights = weights
+        self.block_rows = max(BLOCK_VALUES // width, 1)
         self._memory = np.empty((0, width))
         self._file: IO[bytes] | None = None
-        for block in regroup(pieces, width, self._block_rows):
+        for block in regroup(pieces, width, self.block_rows):
             self._append(block)
 
     @property
@@ -49,14 +51,14 @@ class Blocks:
 
     def __len__(self) -> int:
         """How many blocks there are."""
-        return math.ceil(self.rows / self._block_rows)
+        return math.ceil(self.rows / self.block_rows)
 
     def __getitem__(self, index: int) -> Matrix:
         """A block, of shape (at most a million / width, width)."""
         if self._file is None:
             return self._memory
-        self._file.seek(index * self._block_rows * self.width * self._memory.itemsize)
-        values = np.fromfile(self._file, np.float64, self._block_rows * self.width)
+        self._file.seek(index * self.block_rows * self.width * self._memory.itemsize)
+        values = np.fromfile(self._file, np.float64, self.block_rows * self.width)
         return values.reshape(-1, self.width)
 
     def __iter__(self) -> Iterator[Matrix]:
@@ -65,7 +67,8 @@ class Blocks:
 
     def take(self, chosen: NDArray[np.bool_]) -> "Blocks":
         """The rows that a mask of shape (rows,) chooses."""
-        return Blocks(self._chosen(chosen), self.width)
+        weights = None if self.weights is None else self.weights[chosen]
+        return Blocks(self._chosen(chosen), self.width, weights)
 
     def _chosen(self, chosen: NDArray[np.bool_]) -> Iterator[Matrix]:
         start = 0

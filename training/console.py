@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 
 from model_store.columns import NumericFeature
 from model_store.manifest import Linear, Manifest, Metrics
+from model_store.tables import folds_text
 from training.comparison import Comparison
 from training.data import Table
 from training.descent import OnEpoch, nothing
@@ -69,7 +70,8 @@ class Narrator:
         for note in table.notes:
             self.say(f"  {note}")
         for name, count in table.dropped.items():
-            self.say(f"  {name} is empty in {count:,} rows, which are left out")
+            empty = "empty or 0" if name == table.recipe.weight else "empty"
+            self.say(f"  {name} is {empty} in {count:,} rows, which are left out")
         for name, units in table.units.items():
             if len(units) > 1:
                 listed = ", ".join(f"{unit} ({count:,} rows)" for unit, count in units.items())
@@ -85,9 +87,11 @@ class Narrator:
         apart = model.fitted.cost - model.line.cost
         self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")
 
-    def metrics(self, metrics: Metrics) -> None:
-        """The held-out scores beside the baselines."""
-        grid = Grid(f"on {metrics.rows:,} held-out rows", box=None, pad_edge=False)
+    def metrics(self, metrics: Metrics, recipe: Recipe) -> None:
+        """The held-out scores beside the baselines, and how they vary over folds."""
+        weighted = f", weighted by {recipe.weight}" if recipe.weight else ""
+        self.say(f"on {metrics.rows:,} held-out rows{metrics.how_held_out(recipe.split)}{weighted}")
+        grid = Grid("", box=None, pad_edge=False)
         for heading in ("R²", "RMSE", "MAE"):
             grid.add_column(heading, justify="right")
         for label, scores in (
@@ -97,6 +101,8 @@ class Narrator:
         ):
             grid.add_row(label, f"{scores.r2:.4f}", f"{scores.rmse:.4f}", f"{scores.mae:.4f}")
         self.console.print(grid)
+        if metrics.folds:
+            self.say(folds_text(metrics.folds))
 
     def comparison(self, comparison: Comparison) -> None:
         """How far each optimizer came, and how fast."""

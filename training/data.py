@@ -20,10 +20,12 @@ class DataError(Exception):
 class Table:
     """The rows to learn from.
 
-    `blocks` holds a column for each input, categories as positions in `categories`, and the target last.
-    `dropped` counts by column the empty cells that cost a row, `units` the rows by unit. `form` is that of
-    a table of text, `missing_words` what counts as missing in a column beside the words that always do, and
-    `notes` what reading found, in sentences.
+    `blocks` holds a column for each input, categories as positions in `categories`, and the target last, and
+    carries the rows' weights. `dropped` counts by column the empty cells that cost a row, and weights of 0;
+    `units` counts rows by unit. `form` is that of a table of text, `missing_words` what counts as missing in
+    a column beside the words that always do, `notes` what reading found, in sentences. `split_by` (rows,)
+    is the time or the group of each row, if the recipe splits by one; times that are `dated` are seconds
+    since 1970.
     """
 
     source: str
@@ -36,6 +38,8 @@ class Table:
     form: Form | None = None
     missing_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    split_by: Matrix | None = None
+    dated: bool = False
 
     @property
     def rows(self) -> int:
@@ -59,11 +63,5 @@ class Table:
 
     def take(self, chosen: NDArray[np.bool_]) -> "Table":
         """The same table with only the rows that a mask chooses."""
-        return replace(self, blocks=self.blocks.take(chosen))
-
-
-def split(rows: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """A mask of shape (rows,) that holds out the share `share` of the rows, drawn at random."""
-    held_out = np.arange(rows) < round(rows * share)
-    np.random.default_rng(seed).shuffle(held_out)
-    return held_out
+        split_by = None if self.split_by is None else self.split_by[chosen]
+        return replace(self, blocks=self.blocks.take(chosen), split_by=split_by)

@@ -1,19 +1,17 @@
 """Descent on the mean squared error, the training loop, by every optimizer of the lesson."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
 
-from model_store.columns import Matrix
 from training.blocks import Blocks
 from training.network import FeedForward
 from training.recipe import Schedule
+from training.rows import Rows, mean_squared_error
 
-SLICE_ROWS = 65_536
 GROWING_EPOCHS = 5
 PATIENCE = 20
 MOMENTUM = 0.9
@@ -68,52 +66,6 @@ def make_optimizer(schedule: Schedule, network: FeedForward) -> torch.optim.Opti
     return torch.optim.SGD(weights, rate, foreach=False)
 
 
-class Rows:
-    """Encoded inputs (n, k) and the target (n, 1) as tensors, which in the blocks is the last column."""
-
-    def __init__(self, blocks: Blocks) -> None:
-        self._blocks = blocks
-        self._kept = separate(blocks[0]) if blocks.in_memory else None
-        self._slices = list(self._slice()) if blocks.in_memory else None
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """The inputs and the target of a block."""
-        return self._kept or separate(self._blocks[index])
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Those of all blocks in order."""
-        return map(self.__getitem__, range(len(self._blocks)))
-
-    def slices(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """All rows in slices that bound the memory of a forward pass, each with its share of the rows."""
-        return iter(self._slices) if self._slices else self._slice()
-
-    def _slice(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        for inputs, target in self:
-            for part, part_target in in_slices(inputs, target, SLICE_ROWS):
-                yield part, part_target, len(part) / self._blocks.rows
-
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows in slices of `size`, the blocks in a new random order and so the rows of each."""
-        for block in torch.randperm(len(self._blocks), generator=generator).tolist():
-            inputs, target = self[block]
-            order = torch.randperm(len(target), generator=generator)
-            yield from in_slices(inputs[order], target[order], size)
-
-
-def in_slices(inputs: Tensor, target: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows in their order, `size` at a time; a remainder joins the last, so that no row weighs more."""
-    sizes = [size] * (len(target) // size) or [0]
-    sizes[-1] += len(target) - sum(sizes)
-    return zip(torch.split(inputs, sizes), torch.split(target, sizes), strict=True)
-
-
-def separate(block: Matrix) -> tuple[Tensor, Tensor]:
-    """A block's inputs and target, each contiguous."""
-    values = torch.from_numpy(block)
-    return values[:, :-1].contiguous(), values[:, -1:].contiguous()
-
-
 class Descent:
     """A network on its way down the cost of some rows."""
 
@@ -122,18 +74,17 @@ class Descent:
         self._optimizer = make_optimizer(schedule, network)
         self._batch_size = schedule.batch_size
         self._generator = torch.Generator().manual_seed(schedule.seed)
-        self._loss = nn.MSELoss()
         self.epoch = self._all_rows if schedule.optimizer == "gd" else self._batches
 
     def _all_rows(self) -> float:
         """Take one step with all rows, whose gradients pile up slice by slice; return the cost before."""
         self._optimizer.zero_grad()
         total = 0.0
-        for inputs, target, share in self._rows.slices():
-            cost = self._loss(self._network(inputs), target)
+        for part, share in self._rows.slices():
+            cost = part.cost(self._network)
             if share < 1:
                 cost *= share
-            cost.backward()
+            torch.autograd.backward(cost)
             total += cost.item()
         self._optimizer.step()
         self._on_step(self._network)
@@ -142,10 +93,9 @@ class Descent:
     def _batches(self) -> float:
         """Take a step with each batch of the shuffled rows; return the cost before."""
         before = mean_squared_error(self._network, self._rows)
-        for inputs, target in self._rows.batches(self._batch_size, self._generator):
+        for batch in self._rows.batches(self._batch_size, self._generator):
             self._optimizer.zero_grad()
-            cost = self._loss(self._network(inputs), target)
-            cost.backward()
+            torch.autograd.backward(batch.cost(self._network))
             self._optimizer.step()
             self._on_step(self._network)
         return before
@@ -208,13 +158,3 @@ def record(history: list[float], cost: float, steady: bool) -> None:
 def best(costs: list[float]) -> int:
     """Where the lowest cost is."""
     return costs.index(min(costs))
-
-
-@torch.no_grad()
-def mean_squared_error(network: FeedForward, rows: Rows) -> float:
-    """The cost of the network on all rows."""
-    parts = [
-        share * nn.functional.mse_loss(network(inputs), target).item()
-        for inputs, target, share in rows.slices()
-    ]
-    return math.fsum(parts)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from training.blocks import Blocks
-from training.descent import Fitted, Rows, mean_squared_error
+from training.descent import Fitted
 from training.network import FeedForward
+from training.rows import Rows, mean_squared_error
 
 
 def solve(network: FeedForward, data: Blocks) -> Fitted:
@@ -24,8 +25,8 @@ def least_squares(data: Blocks) -> Tensor:
     normal equations, slice by slice (Golub and Van Loan, Matrix Computations, section 5.3).
     """
     triangle: Tensor | None = None
-    for inputs, target, _ in Rows(data).slices():
-        rows = torch.column_stack([inputs, torch.ones_like(target), target])
+    for part, _ in Rows(data).slices():
+        rows = part.equations()
         triangle = rows if triangle is None else reduce_rows(rows, triangle)
     assert triangle is not None
     weights: Tensor = torch.linalg.lstsq(triangle[:, :-1], triangle[:, -1:], driver="gelsd").solution

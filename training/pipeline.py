@@ -19,7 +19,7 @@ from model_store.store import Store
 from training.comparison import Comparison, compare_optimizers
 from training.console import Narrator
 from training.data import Table
-from training.evaluate import HeldOut, hold_out
+from training.evaluate import HeldOut, cross_validate, hold_out
 from training.publish import publish
 from training.reading import read_table
 from training.recipe import Recipe
@@ -70,12 +70,12 @@ def fit(
     """
     check_name(name)
     table = read(path, recipe, narrator)
-    recipe = settle_epochs(recipe, table, narrator)
-    with narrator.epochs(recipe) as on_epoch:
-        model = train(recipe, table, on_epoch=on_epoch)
-    narrator.model(model, recipe)
-    held_out = score(recipe, table, narrator)
-    manifest = publish(store, name, recipe, table, model, held_out, command)
+    settled = settle_epochs(recipe, table, narrator)
+    with narrator.epochs(settled) as on_epoch:
+        model = train(settled, table, on_epoch=on_epoch)
+    narrator.model(model, settled)
+    held_out = score(recipe if recipe.cross_validate else settled, table, narrator)
+    manifest = publish(store, name, settled, table, model, held_out, command)
     narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
     return Published(manifest, model, held_out)
 
@@ -102,8 +102,8 @@ def read(path: Path, recipe: Recipe, narrator: Narrator) -> Table:
 
 
 def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:
-    """The recipe with the epochs that do best for an mlp; without held-out rows, or for a line, as it is."""
-    if not (isinstance(recipe.network, Mlp) and recipe.holdout):
+    """The recipe with the epochs that do best for an mlp; without scores, or for a line, as it is."""
+    if not (isinstance(recipe.network, Mlp) and recipe.is_scored):
         return recipe
     with narrator.waiting("looking for the number of epochs that does best on rows left out"):
         recipe = stop_early(recipe, table)
@@ -113,9 +113,9 @@ def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:
 
 def score(recipe: Recipe, table: Table, narrator: Narrator) -> HeldOut | None:
     """The scores on held-out rows, None where the recipe holds out none."""
-    if not recipe.holdout:
+    if not recipe.is_scored:
         return None
     with narrator.waiting("scoring on held-out rows"):
-        held_out = hold_out(recipe, table)
-    narrator.metrics(held_out.metrics)
+        held_out = cross_validate(recipe, table) if recipe.cross_validate else hold_out(recipe, table)
+    narrator.metrics(held_out.metrics, recipe)
     return held_out

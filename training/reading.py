@@ -23,8 +23,12 @@ from training.data import DataError, Table
 from training.pieces import Cells, OpenTable, open_table
 from training.recipe import Recipe, TableOptions
 from training.sources import opened
+from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
+MIXED = "is a date and the cells before it are numbers, or the reverse"
+NOT_A_WEIGHT = "is no weight: 0, or a number from 1e-30 to 1e30"
+LEAST_WEIGHT, MOST_WEIGHT = 1e-30, 1e30
 FEWEST_ROWS = 2
 MOST_CATEGORIES = 1000
 # Few other words in a column of many numbers stand for missing values.
@@ -36,17 +40,20 @@ def read_table(path: Path, recipe: Recipe, options: TableOptions | None = None) 
 
     Rows with a missing value are dropped and counted; under `missing = "mean"` numeric inputs may miss.
     Raises DataError for a file that cannot be read, is empty or changes meanwhile, a column that is not
-    there or not what the recipe says, a row of another width, and for fewer than two rows.
+    there or not what the recipe says, a row of another width, and for fewer than two rows. A column that
+    splits or weights costs a row too where it is empty, and so does a weight of 0.
     """
     options = options or TableOptions()
-    names = [*(column.name for column in recipe.features), recipe.target.name]
+    inputs = [column.name for column in recipe.features]
+    names = list(dict.fromkeys([*inputs, recipe.target.name, *recipe.beside]))
     try:
         with opened(path) as source, open_table(source, options) as table:
             known = usable_names(table.header)
             check_names(source.name, known, names)
             places = [known.index(name) for name in names]
             reader = Reader(source.name, recipe, options, table)
-            blocks = Blocks(reader.rows(table.pieces(places)), len(names))
+            pieces = (dict(zip(names, piece, strict=True)) for piece in table.pieces(places))
+            blocks = Blocks(reader.rows(pieces), len(inputs) + 1)
             missing_words = reader.settled()
             renamed = [(table.header[place], known[place]) for place in places]
     except (OSError, ValueError) as error:
@@ -57,6 +64,8 @@ def read_table(path: Path, recipe: Recipe, options: TableOptions | None = None) 
             f"{path} has {blocks.rows} rows with a value in each of {', '.join(names)}; two is the fewest"
         )
         raise DataError(message)
+    beside = {name: np.concatenate(values) for name, values in reader.beside.items()}
+    blocks.weights = beside.get(recipe.weight) if recipe.weight else None
     return Table(
         source=source.name,
         recipe=recipe,
@@ -68,6 +77,8 @@ def read_table(path: Path, recipe: Recipe, options: TableOptions | None = None) 
         form=table.form,
         missing_words=missing_words,
         notes=(*notes_on(table, renamed), *reader.notes),
+        split_by=None if recipe.split.kind == "random" else beside[recipe.split.column],
+        dated=bool(reader.dated),
     )
 
 
@@ -131,23 +142,32 @@ class Reader:
     dropped: Counter[str] = field(default_factory=Counter)
     words: dict[str, Words] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    beside: dict[str, list[Matrix]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    dated: bool | None = None
 
-    def rows(self, pieces: Iterator[list[Cells]]) -> Iterator[Matrix]:
+    def rows(self, pieces: Iterator[dict[str, Cells]]) -> Iterator[Matrix]:
         """The complete rows of each piece, a column for each input and the target last."""
         kinds = [(column.name, column.kind) for column in self.recipe.features]
         kinds.append((self.recipe.target.name, "numeric"))
         for piece in pieces:
             columns = {
-                name: self._codes(name, cells) if kind == "categorical" else self._numbers(name, cells)
-                for (name, kind), cells in zip(kinds, piece, strict=True)
+                name: self._codes(name, piece[name])
+                if kind == "categorical"
+                else self._numbers(name, piece[name])
+                for name, kind in kinds
             }
-            self._check_target(columns[self.recipe.target.name], piece[-1])
-            complete = self._complete(columns)
+            target = self.recipe.target.name
+            self._check_target(columns[target], piece[target])
+            beside = self._beside(piece, columns)
+            complete = self._complete(columns, beside)
+            for name, values in beside.items():
+                self.beside.setdefault(name, []).append(values[complete])
             for name, kind in kinds:
                 if kind == "categorical":
                     self._count(name, columns[name][complete])
             yield np.column_stack(list(columns.values()))[complete]
-            self.rows_read += len(piece[-1])
+            self.rows_read += len(piece[target])
 
     def _check_target(self, values: Matrix, cells: Cells) -> None:
         if self.recipe.target.transform == "log":
@@ -198,11 +218,50 @@ class Reader:
             raise DataError(message)
         return 0
 
-    def _complete(self, columns: dict[str, Matrix]) -> NDArray[np.bool_]:
+    def _beside(self, piece: dict[str, Cells], columns: dict[str, Matrix]) -> dict[str, Matrix]:
+        """What the rows are split by and their weights; NaN where there is none."""
+        split, weight = self.recipe.split, self.recipe.weight
+        beside: dict[str, Matrix] = {}
+        if split.kind == "time":
+            beside[split.column] = self._times(split.column, piece[split.column], split.format)
+        if split.kind == "group":
+            known = columns.get(split.column)
+            beside[split.column] = self._groups(piece[split.column]) if known is None else known
+        if weight:
+            beside[weight] = self._weights(weight, piece[weight])
+        return beside
+
+    def _times(self, name: str, cells: Cells, form: str | None) -> Matrix:
+        texts = [text_of(cell) for cell in cells]
+        times: dict[str, float] = {"": np.nan}
+        for index, text in enumerate(texts):
+            if text not in times:
+                try:
+                    times[text], dated = read_time(text, form)
+                except ValueError as error:
+                    raise DataError(self._fault(name, cells, index, str(error))) from None
+                if self.dated not in {None, dated}:
+                    raise DataError(self._fault(name, cells, index, MIXED))
+                self.dated = dated
+        return np.array([times[text] for text in texts])
+
+    def _groups(self, cells: Cells) -> Matrix:
+        texts = [text_of(cell) for cell in cells]
+        groups = [self.groups.setdefault(text, len(self.groups)) if text else np.nan for text in texts]
+        return np.array(groups, dtype=np.float64)
+
+    def _weights(self, name: str, cells: Cells) -> Matrix:
+        values = self._numbers(name, cells)
+        outside = (values < LEAST_WEIGHT) | (values > MOST_WEIGHT)
+        self._refuse_where(outside & (values != 0), name, cells, NOT_A_WEIGHT)
+        return np.where(values == 0, np.nan, values)
+
+    def _complete(self, columns: dict[str, Matrix], beside: dict[str, Matrix]) -> NDArray[np.bool_]:
         """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
-        fillable = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        numeric = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        fillable = numeric - beside.keys()
         complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
-        for name, values in columns.items():
+        for name, values in {**columns, **beside}.items():
             if name in fillable and self.recipe.missing == "mean":
                 continue
             missing = np.isnan(values)

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
 from model_store.forms import FormOptions
-from model_store.manifest import Linear, Mlp, Network
+from model_store.manifest import Linear, Mlp, Network, RandomSplit, Split
 from model_store.parts import ColumnName, Part
 
 Optimizer: TypeAlias = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "exact"]
@@ -59,15 +59,45 @@ class Schedule(Part):
     normalize: Literal["z-score", "none"] = "z-score"
 
 
+def parse_split(value: object) -> object:
+    """The fields of a split from 'random', 'time:COLUMN' or 'group:COLUMN'; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    kind, colon, column = value.partition(":")
+    if kind not in {"random", "time", "group"} or (kind == "random") == bool(colon):
+        message = f"{value!r} is not random, time:COLUMN or group:COLUMN"
+        raise ValueError(message)
+    return {"kind": kind, "column": column} if colon else {"kind": kind}
+
+
 class Recipe(Part):
-    """Everything that decides a model, but the data."""
+    """Everything that decides a model, but the data.
+
+    `weight` is a column that says how much each row counts in the cost and in the scores; the columns'
+    statistics and the interval count all rows alike. With `cross_validate` the model is scored on that many
+    folds, in place of once on the share `holdout`.
+    """
 
     target: TargetColumn
     features: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
     network: Network = Linear()
     schedule: Schedule = Schedule()
     holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    split: Annotated[Split, BeforeValidator(parse_split)] = RandomSplit()
+    cross_validate: Annotated[int, Field(ge=2)] | None = None
+    weight: ColumnName | None = None
     missing: Literal["drop", "mean"] = "drop"
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the model is scored on rows that it has not seen."""
+        return bool(self.holdout or self.cross_validate)
+
+    @property
+    def beside(self) -> list[str]:
+        """The columns that say how rows are split and weighted; they may be inputs as well."""
+        split_by = None if isinstance(self.split, RandomSplit) else self.split.column
+        return [name for name in (split_by, self.weight) if name is not None]
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -75,6 +105,10 @@ class Recipe(Part):
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:
             message = f"the column {repeated[0]!r} is asked for twice: the target and every input must differ"
+            raise ValueError(message)
+        beside = [self.target.name, *self.beside]
+        if len(set(beside)) < len(beside):
+            message = "the target, the column that splits and the weight must be different columns"
             raise ValueError(message)
         if self.schedule.optimizer == "exact" and isinstance(self.network, Mlp):
             message = "the optimizer 'exact' solves linear networks only; take 'adam' for an mlp"
@@ -122,4 +156,5 @@ def first_fault(error: ValidationError) -> str:
     """The field that is wrong and why."""
     fault = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, fault["loc"]))
-    return f"{where}: {fault['msg']}" if where else fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

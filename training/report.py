@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from model_store.answers import Answers
 from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
 from model_store.manifest import Description, Linear, Target
+from model_store.tables import folds_text
 from training.drawing import (
     BLUE,
     HUGE,
@@ -108,10 +109,12 @@ def verdict(description: Description) -> str:
     if not metrics:
         return "No rows were held out, so how far it errs on rows it has not seen was not measured."
     mean, line = metrics.predict_the_mean.rmse, metrics.least_squares.rmse
+    how = metrics.how_held_out(description.training.split)
+    folds = f" Fold by fold: {folds_text(metrics.folds)}." if metrics.folds else ""
     return (
-        f"On {shown(metrics.rows)} rows it had not seen, its root mean squared error is "
+        f"On {shown(metrics.rows)} rows it had not seen{how}, its root mean squared error is "
         f"{with_unit(metrics.model.rmse, unit)}: {against(metrics.model.rmse, mean)} predicting the mean, "
-        f"and {against(metrics.model.rmse, line)} exact least squares."
+        f"and {against(metrics.model.rmse, line)} exact least squares.{folds}"
     )
 
 
@@ -154,6 +157,7 @@ def labelled(column: NumericFeature | Target) -> str:
 def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
     """The cost after each epoch, above the least that a line reaches."""
     history, optimum = np.array(evidence.history), evidence.optimum
+    weighted = "weighted " if description.training.weight else ""
     epochs, costs = thinned_curve(np.arange(len(history), dtype=np.float64), history)
     if len(costs) < 2:
         return "The cost has no curve: too few of its values are positive numbers."
@@ -167,7 +171,7 @@ def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
         log_axis(axes, axes.yaxis, lowest, costs.max())
         axes.margins(x=0.02)
         plain_axis(axes.xaxis, whole=True)
-        axes.set(xlabel="epochs", ylabel="cost (mean squared error)")
+        axes.set(xlabel="epochs", ylabel=f"cost ({weighted}mean squared error)")
 
     start, end = shown(float(history[0])), shown(description.training.cost)
     caption = f"From {start} to {end} in {shown(len(history) - 1)} epochs."

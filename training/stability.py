@@ -1,8 +1,9 @@
 """Why a descent on the mean squared error diverges, and the learning rate at which it would not.
 
 For a linear network the cost is quadratic with the Hessian 2 XᵀX / n, X with a column of ones for the bias.
+Where rows are weighted, each row of X is multiplied by the root of its weight; the weights' mean is 1.
 Gradient descent converges exactly when the learning rate is below 2 / λmax(2 XᵀX / n) = 1 / λmax(XᵀX / n).
-A step with a batch multiplies that batch's error when the rate is above the batch's own bound.
+A step with a batch multiplies that batch's (weighted) error when the rate is above the batch's own bound.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from torch import Tensor
 from model_store.columns import CategoricalFeature, Feature
 from model_store.manifest import Linear
 from training.blocks import Blocks
-from training.descent import Diverged, Rows
+from training.descent import Diverged
 from training.recipe import Recipe, Schedule
+from training.rows import Rows, Slice
 
 
 class Unstable(Exception):
@@ -49,27 +51,27 @@ def largest_stable(schedule: Schedule, data: Blocks) -> Bound | None:
 
 def full_batch_bound(data: Blocks) -> Bound:
     """1 / λmax(XᵀX / n) over all encoded rows, the target in their last column."""
-    largest = torch.stack([inputs.abs().amax(dim=0) for inputs, _ in Rows(data)]).amax(dim=0)
+    largest = torch.stack([block.inputs.abs().amax(dim=0) for block in Rows(data)]).amax(dim=0)
     return bound(full_batch_gram(data), largest)
 
 
 def full_batch_gram(data: Blocks) -> Tensor:
     """XᵀX / n over all encoded rows of k inputs and the target: (k + 1, k + 1), the bias last."""
-    return torch.stack([gram(inputs) * share for inputs, _, share in Rows(data).slices()]).sum(dim=0)
+    return torch.stack([gram(part) * share for part, share in Rows(data).slices()]).sum(dim=0)
 
 
 def worst_batch_bound(schedule: Schedule, data: Blocks) -> Bound:
     """The least of the bounds of the first epoch's batches of encoded rows, the target in the last column."""
     generator = torch.Generator().manual_seed(schedule.seed)
     batches = Rows(data).batches(schedule.batch_size, generator)
-    bounds = (bound(gram(inputs), inputs.abs().amax(dim=0)) for inputs, _ in batches)
+    bounds = (bound(gram(batch), batch.inputs.abs().amax(dim=0)) for batch in batches)
     return min(bounds, key=lambda each: each.learning_rate)
 
 
-def gram(inputs: Tensor) -> Tensor:
-    """XᵀX / n of inputs (n, k) with a column of ones behind them: (k + 1, k + 1)."""
-    rows = torch.column_stack([inputs, torch.ones(len(inputs), dtype=inputs.dtype)])
-    return rows.T @ rows / len(rows)
+def gram(part: Slice) -> Tensor:
+    """XᵀX / n of n rows of k inputs with a column of ones behind them: (k + 1, k + 1)."""
+    rows = part.equations()[:, :-1]
+    return rows.T @ rows / part.rows
 
 
 def bound(gram_matrix: Tensor, largest: Tensor) -> Bound:
@@ -99,7 +101,8 @@ def check_batches(recipe: Recipe, features: Sequence[Feature], data: Blocks) -> 
         worst = worst_batch_bound(schedule, data)
         if schedule.learning_rate > worst.learning_rate:
             times = abs(1 - 2 * schedule.learning_rate / worst.learning_rate)
-            start = f"each time a certain batch comes, its error is multiplied by {times:.3g}"
+            error = "weighted error" if recipe.weight else "error"
+            start = f"each time a certain batch comes, its {error} is multiplied by {times:.3g}"
             message = f"{start}. {advice(recipe, features, data)}"
             raise Unstable(message)
 
@@ -115,10 +118,11 @@ def advice(recipe: Recipe, features: Sequence[Feature], data: Blocks) -> str:
         return f"{start}Try --learning-rate {schedule.learning_rate / 10:g}"
     rows = "all rows" if schedule.optimizer == "gd" else f"the worst batch of {schedule.batch_size} rows"
     blamed = name_column(features, bound.column)
+    because = f"of the weights and of {blamed}, which" if recipe.weight else blamed
     raw = schedule.normalize == "none"
     return (
         f"{start}For {rows} the largest stable one is {bound.learning_rate:.4g}, because "
-        f"{blamed} reaches {'' if raw else 'a z-score of '}{bound.largest:.4g}. "
+        f"{because} reaches {'' if raw else 'a z-score of '}{bound.largest:.4g}. "
         + ("Leave out --normalize none, so that inputs are z-scored" if raw else remedy(schedule, bound))
     )
 

@@ -9,12 +9,13 @@ import torch
 from model_store.columns import Columns, Feature, Matrix, encode
 from model_store.manifest import Linear, Mlp, Target
 from training.blocks import Blocks
-from training.data import Table, split
+from training.data import Table
 from training.descent import Fitted, OnEpoch, descend, nothing
 from training.encoding import encode_table, encoded_moments
 from training.least_squares import solve
 from training.network import FeedForward
 from training.recipe import Recipe
+from training.splits import hold_out_rows
 from training.stability import check_batches, diagnosed
 from training.statistics import describe_columns, moments_of_columns
 
@@ -93,7 +94,7 @@ def train_mlp(
     def scaled(rows: Blocks) -> Blocks:
         shift, divide = np.zeros(rows.width), np.ones(rows.width)
         shift[-1], divide[-1] = mean, std
-        return Blocks(((block - shift) / divide for block in rows), rows.width)
+        return Blocks(((block - shift) / divide for block in rows), rows.width, rows.weights)
 
     def tell(epoch: int, cost: float) -> None:
         on_epoch(epoch, cost * std**2)
@@ -116,15 +117,27 @@ def new_network(recipe: Recipe, data: Blocks) -> FeedForward:
 
 
 def stop_early(recipe: Recipe, table: Table) -> Recipe:
+    """The same recipe with as many epochs as do best on rows left out, as `best_epochs` finds them.
+
+    The rows that `hold_out` scores on take no part, so that its scores stay honest. A cross-validation finds
+    the epochs of each fold by itself, so here all rows take part. Raises what `best_epochs` does.
+    """
+    if not recipe.cross_validate:
+        table = table.take(hold_out_rows(table, recipe.holdout, recipe.schedule.seed).seen)
+    return best_epochs(recipe, table)
+
+
+def best_epochs(recipe: Recipe, table: Table) -> Recipe:
     """The same recipe with as many epochs as do best on a tenth of the rows when the others are fitted.
 
-    The rows that `hold_out` scores on take no part, so that its scores stay honest. The network has to be an
-    mlp. Raises DataError for a column that does not vary in the rows left, and Unstable.
+    The tenth is held out in the way that the recipe splits. A recipe for a line stays as it is. Raises
+    DataError for a column that does not vary in the rows left, and Unstable.
     """
-    table = table.take(~split(table.rows, recipe.holdout, recipe.schedule.seed))
-    watched = split(table.rows, WATCHED, recipe.schedule.seed + 1)
-    seen = table.take(~watched)
+    if not isinstance(recipe.network, Mlp):
+        return recipe
+    fold = hold_out_rows(table, WATCHED, recipe.schedule.seed + 1)
+    seen, watched = table.take(fold.seen), table.take(fold.held)
     features, _ = describe_columns(seen)
-    data, watch = (encode_table(recipe, features, rows) for rows in (seen, table.take(watched)))
+    data, watch = (encode_table(recipe, features, rows) for rows in (seen, watched))
     best = train_mlp(recipe, features, data, watch=watch).best_epoch
     return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": best})})

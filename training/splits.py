@@ -1,0 +1,153 @@
+"""Which rows a model is scored on, and which it may see before: at random, by time, or by whole groups.
+
+Of a mask of shape (rows,) the true rows are meant. The same table and seed give the same masks.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.columns import Matrix
+from training.data import DataError, Table
+from training.times import time_text
+
+Mask: TypeAlias = NDArray[np.bool_]
+Labels: TypeAlias = NDArray[np.intp]
+FEWEST_HELD_OUT = 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The rows that a model is fitted on and those that it is scored on, as masks of shape (rows,)."""
+
+    seen: Mask
+    held: Mask
+
+
+def hold_out_rows(table: Table, share: float, seed: int) -> Fold:
+    """Hold out about the share `share` of the rows, in the way that the table's recipe splits by.
+
+    Rows of one group or time stay together. Raises DataError for a single group or time.
+    """
+    split = table.recipe.split
+    if split.kind == "random":
+        held = split_at_random(table.rows, share, seed)
+    elif split.kind == "time":
+        times = split_by(table)
+        (since,) = borders(table, [table.rows - round(table.rows * share)])
+        held = times >= since
+    else:
+        groups, sizes = grouped(table, fewest=2)
+        held = np.isin(groups, draw_groups(sizes, table.rows * share, seed))
+    return Fold(~held, held)
+
+
+def cross_validation(table: Table, count: int, seed: int) -> list[Fold]:
+    """Hold out each row once in `count` folds and see the others, in the way that the recipe splits by.
+
+    By time a fold holds out the part that follows what it sees, and each sees all that the one before did;
+    the first of `count` + 1 parts is never held out. Raises DataError for too few rows, groups or times.
+    """
+    split = table.recipe.split
+    if count * FEWEST_HELD_OUT > table.rows:
+        message = (
+            f"{count} folds of the {table.rows} rows of {table.source} leave fewer than {FEWEST_HELD_OUT} "
+            f"rows to a fold. Give more rows, or {way_out(table)}"
+        )
+        raise DataError(message)
+    if split.kind == "time":
+        times = split_by(table)
+        starts = borders(table, [round(table.rows * part / (count + 1)) for part in range(1, count + 1)])
+        ends = [*starts[1:], np.inf]
+        return [
+            Fold(times < start, (start <= times) & (times < end))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+    if split.kind == "group":
+        groups, sizes = grouped(table, fewest=count)
+        labels = spread_groups(sizes, count, seed)[groups]
+    else:
+        labels = np.random.default_rng(seed).permutation(np.arange(table.rows) % count)
+    return [Fold(labels != label, labels == label) for label in range(count)]
+
+
+def since(table: Table, folds: list[Fold]) -> str | None:
+    """The earliest time that is held out, for people; None where rows are not split by time."""
+    if table.recipe.split.kind != "time":
+        return None
+    earliest = min(float(split_by(table)[fold.held].min()) for fold in folds)
+    return time_text(earliest, dated=table.dated)
+
+
+def split_by(table: Table) -> Matrix:
+    """The time or the group of every row, (rows,)."""
+    assert table.split_by is not None
+    return table.split_by
+
+
+def split_at_random(rows: int, share: float, seed: int) -> Mask:
+    """A mask of shape (rows,) that holds out the share `share` of the rows, drawn at random."""
+    held_out = np.arange(rows) < round(rows * share)
+    np.random.default_rng(seed).shuffle(held_out)
+    return held_out
+
+
+def borders(table: Table, cuts: list[int]) -> list[float]:
+    """The times that begin new parts, nearest to where the ordered rows would be cut, each after the last.
+
+    Raises DataError when there are too few different times for that.
+    """
+    ordered = np.sort(split_by(table))
+    changes = np.flatnonzero(np.diff(ordered)) + 1
+    nearest = [int(np.abs(changes - cut).argmin()) for cut in cuts] if len(changes) else []
+    if len(set(nearest)) < len(cuts):
+        raise DataError(too_few(table, "times", len(changes) + 1, len(cuts) + 1))
+    return [float(ordered[changes[index]]) for index in nearest]
+
+
+def grouped(table: Table, fewest: int) -> tuple[Labels, Labels]:
+    """Each row's group as a number from 0 on, (rows,), and the rows of each group, (groups,).
+
+    Raises DataError for fewer than `fewest` groups.
+    """
+    _, groups, sizes = np.unique(split_by(table), return_inverse=True, return_counts=True)
+    if len(sizes) < fewest:
+        raise DataError(too_few(table, "groups", len(sizes), fewest))
+    return groups, sizes
+
+
+def too_few(table: Table, what: str, there: int, needed: int) -> str:
+    """What to say where a column has too few different values to split the rows by."""
+    column = table.recipe.beside[0]
+    return (
+        f"the column {column!r} of {table.source} has {there} different {what} in {table.rows} rows, too few "
+        f"or too uneven to split them into {needed} parts. Take --split random, or {way_out(table)}"
+    )
+
+
+def way_out(table: Table) -> str:
+    """What to do where too little is left to score on."""
+    return "fewer folds" if table.recipe.cross_validate else "--holdout 0 to go without scores"
+
+
+def draw_groups(sizes: Labels, wanted: float, seed: int) -> list[int]:
+    """Groups drawn at random whose rows come as near to `wanted` as that order allows; never none nor all."""
+    drawn: list[int] = []
+    total = 0
+    for group in np.random.default_rng(seed).permutation(len(sizes))[:-1].tolist():
+        if abs(total + sizes[group] - wanted) < abs(total - wanted):
+            drawn.append(group)
+            total += sizes[group]
+    return drawn or [int(sizes.argmin())]
+
+
+def spread_groups(sizes: Labels, count: int, seed: int) -> Labels:
+    """The fold of each group, (groups,): the largest first, each to the fold with the fewest rows so far."""
+    shuffled = np.random.default_rng(seed).permutation(len(sizes))
+    folds, rows = np.empty(len(sizes), np.intp), np.zeros(count, np.intp)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist():
+        folds[group] = rows.argmin()
+        rows[folds[group]] += sizes[group]
+    return folds
