@@ -37,16 +37,19 @@ class DataError(Exception):
 class Table:
     """The rows to learn from.
 
-    `blocks` holds a column for each input, categories as positions in `categories`, and the target last.
-    `dropped` counts by column the empty cells that cost a row, `units` the rows by unit.
+    `blocks` holds a column for each input, categories as positions in `categories`, and the target last; the
+    `header` has other columns too.
+    `dropped` counts by column the empty cells that cost a row, of all `rows_read`, `units` the rows by unit.
     """
 
     source: str
+    header: tuple[str, ...]
     recipe: Recipe
     blocks: Blocks
     categories: dict[str, Counter[str]]
     units: dict[str, Counter[str]]
     dropped: dict[str, int]
+    rows_read: int
     sha256: str
 
     @property
@@ -178,7 +181,8 @@ def read_table(path: Path, recipe: Recipe) -> Table:
     the recipe says, and for fewer than two rows.
     """
     names = [*(column.name for column in recipe.features), recipe.target.name]
-    check_names(path, read_header(path), names)
+    header = read_header(path)
+    check_names(path, header, names)
     reader = Reader(path, recipe)
     blocks = Blocks(reader.rows(read_pieces(path, recipe, names)), len(names))
     if blocks.rows < FEWEST_ROWS:
@@ -187,7 +191,17 @@ def read_table(path: Path, recipe: Recipe) -> Table:
         )
         raise DataError(message)
     dropped = {name: count for name, count in reader.dropped.items() if count}
-    return Table(str(path), recipe, blocks, reader.categories, reader.units, dropped, data_sha256(path))
+    return Table(
+        source=str(path),
+        header=tuple(header),
+        recipe=recipe,
+        blocks=blocks,
+        categories=reader.categories,
+        units=reader.units,
+        dropped=dropped,
+        rows_read=reader.rows_read,
+        sha256=data_sha256(path),
+    )
 
 
 def read_header(path: Path) -> list[str]:
