@@ -22,6 +22,7 @@ from model_store.columns import Column, Matrix
 from model_store.parts import COLUMN_NAME
 from training.blocks import Blocks
 from training.recipe import InputColumn, Recipe
+from training.study import Piece
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
 PIECE_ROWS = 100_000
@@ -148,10 +149,13 @@ class Reader:
 
     def _complete(self, columns: dict[str, Matrix]) -> NDArray[np.bool_]:
         """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
-        fillable = {column.name for column in self.recipe.features if column.kind == "numeric"}
+        filled = {"mean", "indicator"}
+        fillable = {
+            column.name for column in self.recipe.features if self.recipe.missing_of(column) in filled
+        }
         complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
         for name, values in columns.items():
-            if name in fillable and self.recipe.missing == "mean":
+            if name in fillable:
                 continue
             missing = np.isnan(values)
             complete &= ~missing
@@ -248,6 +252,29 @@ def read_pieces(path: Path, recipe: Recipe, names: list[str]) -> Iterator[pd.Dat
                 path, usecols=names, index_col=False, dtype=texts, encoding="utf-8-sig", chunksize=PIECE_ROWS
             ) as pieces:
                 yield from pieces
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read as a table: {error}"
+        raise DataError(message) from None
+
+
+def read_cells(path: Path) -> Iterator[Piece]:
+    """All columns in pieces of at most 100,000 rows; raises DataError for a file that cannot be read."""
+    header = read_header(path)
+    try:
+        if is_parquet(path):
+            for batch in parquet_dataset(path).to_batches(batch_size=PIECE_ROWS):
+                yield {name: values.to_numpy() for name, values in batch.to_pandas().items()}
+            return
+        with pd.read_csv(
+            path,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            chunksize=PIECE_ROWS,
+        ) as pieces:
+            for piece in pieces:
+                yield {name: cells.tolist() for name, (_, cells) in zip(header, piece.items(), strict=True)}
     except (OSError, ValueError) as error:
         message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None

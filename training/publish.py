@@ -14,6 +14,7 @@ from model_store.columns import Columns, Matrix
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,
+    RECIPE,
     REPORT,
     SCHEMA_VERSION,
     Description,
@@ -25,7 +26,9 @@ from model_store.predictor import dump_weights
 from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeFile
+from training.recipe_toml import recipe_toml
+from training.remarks import Findings
 from training.report import Evidence, report_html
 from training.statistics import sampled
 from training.train import Model
@@ -37,22 +40,23 @@ MOST_PICTURED = 200_000
 
 def publish(
     store: Store,
-    name: str,
-    recipe: Recipe,
+    file: RecipeFile,
     table: Table,
     model: Model,
     held_out: HeldOut | None,
+    findings: Findings,
     command: str | None,
 ) -> Manifest:
-    """Write the model, which was fitted on all rows of `table`, as the next version of `name`.
+    """Write the model, which was fitted on all rows of `table`, as the next version.
 
-    `command` is what the report gives for making it again, if there is one. Raises StoreError.
+    `file` says its name and what was decided of it. `command` is what the report gives for making it again,
+    if there is one. Raises StoreError.
     """
-    sample = sampled(table.blocks)
+    recipe, sample = file.recipe, sampled(table.blocks)
     columns = table.columns(sample)
     description = Description(
         schema_version=SCHEMA_VERSION,
-        name=name,
+        name=file.name,
         target=model.target,
         features=model.features,
         network=recipe.network,
@@ -69,6 +73,7 @@ def publish(
         inputs=columns,
         target=sample[:, -1],
         fitted=model.predict(columns),
+        findings=findings,
         command=command,
     )
     return store.publish(
@@ -77,6 +82,7 @@ def publish(
         lambda number: {
             HISTORY: history_csv(model.fitted.history),
             REPORT: report_html(description, number, evidence),
+            RECIPE: recipe_toml(file, findings.decisions),
         },
     )
 

@@ -6,16 +6,17 @@ evenly spaced values; the rows are counted in all.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.columns import Matrix
 from training.data import Table
-from training.inference import IDENTIFIER, NEARLY_ALL
+from training.inference import IDENTIFIER, NEARLY_ALL, Decision
 from training.recipe import InputColumn
 from training.statistics import sampled
 
@@ -44,6 +45,19 @@ class Remark:
     def words(self) -> str:
         """All of it as a text."""
         return f"{self.found}. {self.advice}."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found of a table: what its columns are taken for, if that was to be found out, and remarks."""
+
+    decisions: tuple[Decision, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        columns = [{"column": each.name, "taken_as": each.words, "why": each.why} for each in self.decisions]
+        return {"columns": columns, "remarks": [asdict(remark) for remark in self.remarks]}
 
 
 def remarks_on(table: Table, held_out: NDArray[np.bool_] | None = None) -> tuple[Remark, ...]:

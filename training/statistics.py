@@ -90,7 +90,7 @@ def describe_numeric(
     table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
 ) -> NumericFeature:
     """A numeric input; with missing values allowed, their mean stands in for them."""
-    fill = moments.mean if table.recipe.missing == "mean" else None
+    fill = None if table.recipe.missing_of(column) == "drop" else moments.mean
     return NumericFeature(
         name=column.name,
         unit=column.unit or unit_met(table, column.name),
