@@ -31,6 +31,7 @@ SCHEMA_VERSION = 3
 WEIGHTS: Final = "weights.safetensors"
 HISTORY: Final = "history.csv"
 REPORT: Final = "report.html"
+RECIPE: Final = "recipe.toml"
 MANIFEST: Final = "manifest.json"
 FEWEST_GOLDEN_ROWS = 32
 Number = TypeVar("Number", float, Matrix)
@@ -266,7 +267,7 @@ class Manifest(Description):
 
     version: PositiveInt
     created_at: AwareDatetime
-    files: dict[Literal["weights.safetensors", "history.csv", "report.html"], FileEntry]
+    files: dict[Literal["weights.safetensors", "history.csv", "report.html", "recipe.toml"], FileEntry]
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`, whose SHA-256 is the digest."""

@@ -172,7 +172,7 @@ def test_words_in_few_numbers_or_too_many_words_are_refused(
 
 def test_words_that_are_said_are_missing_in_every_column_of_numbers(tmp_path: Path) -> None:
     path = table_file(tmp_path, "x,y\n1,2\n?,3\n-999,4\n5,bhp\n7,8\n")
-    table = read_table(path, recipe(), TableOptions(missing_words=("?", "-999", "BHP")))
+    table = read_table(path, recipe(table=TableOptions(missing_words=("?", "-999", "BHP"))))
     assert rows_of(table).tolist() == [[1, 2], [7, 8]]
     assert table.dropped == {"x": 2, "y": 1}
 
@@ -193,7 +193,7 @@ def test_a_number_that_could_be_two_is_told(tmp_path: Path) -> None:
         "it could be meant otherwise: '1,500' is 1500 with a decimal point and 1.5 with a decimal comma; "
         "say --decimal if it is wrong"
     )
-    commas = read_table(tmp_path / "table.csv", recipe(), TableOptions(decimal=","))
+    commas = read_table(tmp_path / "table.csv", recipe(table=TableOptions(decimal=",")))
     assert rows_of(commas)[:, 0].tolist() == [1.5, 2.5]
 
 

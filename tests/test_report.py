@@ -23,6 +23,9 @@ from model_store.manifest import (
 )
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
 from training.drawing import fixed, percent, shown
+from training.inference import Decision
+from training.recipe import InputColumn
+from training.remarks import Findings, Remark
 from training.report import Evidence, against, report_html
 
 ROWS = 500
@@ -91,6 +94,7 @@ def evidence(**changes: Any) -> Evidence:
         },
         "target": price,
         "answers": answers_of(20 - 1.5 * age),
+        "findings": Findings(),
         "command": "python -m training fit cars.csv",
     }
     return Evidence(**fields | changes)
@@ -366,3 +370,17 @@ def test_errors_are_compared_in_words(error: float, other: float, text: str) -> 
 )
 def test_numbers_are_shown_for_people(number: float, text: str) -> None:
     assert shown(number) == text
+
+
+def test_what_was_found_of_the_table_is_told() -> None:
+    decisions = (
+        Decision("age", InputColumn(name="age"), "0.5 to 10"),
+        Decision("row", None, "counts <rows>"),
+    )
+    remarks = (Remark("age", "age is empty in 3 rows", 3, "Fill them"),)
+    page = report_html(description(), 1, evidence(findings=Findings(decisions, remarks)))
+    assert "age is empty in 3 rows. Fill them." in text_of(page)
+    assert b"counts &lt;rows&gt;" in page
+    plain = report_html(description(), 1, evidence())
+    assert b"What to know of its table" not in plain
+    assert b"columns were taken for" not in plain

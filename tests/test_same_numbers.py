@@ -109,7 +109,7 @@ def trained(content: bytes, options: TableOptions) -> Table:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
-        return read_table(Path(file.name), RECIPE, options)
+        return read_table(Path(file.name), RECIPE.model_copy(update={"table": options}))
 
 
 def scored(content: bytes, table: Table) -> dict[str, list[float]]:

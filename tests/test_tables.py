@@ -48,14 +48,15 @@ FORMS = {
 }
 
 
-def recipe(names: list[str] | None = None, **fields: Any) -> Recipe:
+def recipe(names: list[str] | None = None, options: TableOptions | None = None, **fields: Any) -> Recipe:
     km, price, fuel = names or ["km", "price", "fuel"]
     features = [{"name": km}, {"name": fuel, "kind": "categorical"}]
-    return make_recipe({"target": {"name": price}, "features": features, **fields})
+    table = options or TableOptions()
+    return make_recipe({"target": {"name": price}, "features": features, "table": table, **fields})
 
 
 def read(path: Path, options: TableOptions | None = None) -> Table:
-    return read_table(path, recipe(), options)
+    return read_table(path, recipe(options=options))
 
 
 def assert_right(table: Table) -> None:
@@ -73,7 +74,7 @@ def numbers(cells: list[str]) -> list[float]:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_table_of_text_is_read_and_told(name: str) -> None:
-    table = read_table(TABLES / name, recipe(NAMES.get(name)), OPTIONS.get(name))
+    table = read_table(TABLES / name, recipe(NAMES.get(name), OPTIONS.get(name)))
     assert_right(table)
     assert table.form
     assert table.form.doubt == ""
@@ -85,8 +86,7 @@ def test_a_table_of_text_is_read_and_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_training_reads_is_scored_as_the_same_numbers(name: str) -> None:
-    asked = recipe(NAMES.get(name), missing="mean")
-    table = read_table(TABLES / name, asked, OPTIONS.get(name))
+    table = read_table(TABLES / name, recipe(NAMES.get(name), OPTIONS.get(name), missing="mean"))
     features, _ = describe_columns(table)
     content = (TABLES / name).read_bytes()
     for feature, values in zip(features, np.concatenate(list(table.blocks)).T, strict=False):

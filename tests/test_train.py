@@ -18,7 +18,8 @@ from training.data import DataError, Table
 from training.evaluate import hold_out
 from training.publish import publish
 from training.reading import read_table
-from training.recipe import Recipe, make_recipe
+from training.recipe import Recipe, RecipeFile, make_recipe
+from training.remarks import Findings
 from training.splits import split_at_random
 from training.train import stop_early, train
 
@@ -147,7 +148,8 @@ def test_the_published_mlp_predicts_in_the_targets_unit_what_torch_does(path: Pa
     )
     table = read_table(path, made)
     model, held_out = train(made, table), hold_out(made, table)
-    manifest = publish(store, "cars", made, table, model, held_out, "python -m training fit")
+    file = RecipeFile(data=path, name="cars", recipe=made)
+    manifest = publish(store, file, table, model, held_out, Findings(), "python -m training fit")
     loaded = store.load("cars", manifest.version).predictor
     columns = table.columns(table.blocks[0])
     assert loaded.predict(columns) == pytest.approx(model.predict(columns), rel=1e-9)

@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training div
 """
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from training.sample import write_used_cars
 from training.stability import Unstable
 
 PROGRAM = "python -m training"
+LONGEST_NAME = 63
 
 cli = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -35,6 +37,28 @@ Features = Annotated[
 ]
 Categories = Annotated[
     list[str] | None, typer.Option("--category", help="A column of categories to predict from; repeatable.")
+]
+Dates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--date", help="A column of dates to predict from, in ISO 8601 or as DAY=%d/%m/%Y; repeatable."
+    ),
+]
+Excluded = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", help="A column to leave out; all that are not named are found out. Repeatable."
+    ),
+]
+Rare = Annotated[
+    int | None,
+    typer.Option(help="Take categories with fewer rows for one, 'other'. [default: 10 if found out]"),
+]
+NewCategories = Annotated[
+    Literal["other", "refuse"] | None,
+    typer.Option(
+        help="Answer categories that were not in training as 'other'. [default: other if found out]"
+    ),
 ]
 Transform = Annotated[
     Literal["none", "log"] | None, typer.Option("--target-transform", help="log: train on the logarithm.")
@@ -54,6 +78,19 @@ Missing = Annotated[
     Literal["drop", "mean"] | None,
     typer.Option(help="mean: fill missing numbers, here and at serving, in place of dropping their rows."),
 ]
+Separator = Annotated[
+    str | None, typer.Option(help="What separates the cells of a table of text. [default: found out]")
+]
+Decimal = Annotated[str | None, typer.Option(help="The decimal mark: . or , [default: found out]")]
+Encoding = Annotated[str | None, typer.Option(help="As utf-8 or windows-1252. [default: found out]")]
+NoHeader = Annotated[
+    bool, typer.Option("--no-header", help="The first line is a row: the columns are column_1, column_2 …")
+]
+MissingWords = Annotated[
+    list[str] | None,
+    typer.Option("--missing-word", help="A cell that means a missing number, such as ?; repeatable."),
+]
+Sheet = Annotated[str | None, typer.Option(help="The sheet of an Excel file. [default: the first]")]
 Weight = Annotated[
     str | None, typer.Option(help="A column of numbers: how much each row counts in the cost and the scores.")
 ]
@@ -67,15 +104,25 @@ def fit_command(
     target: Target = None,
     feature: Features = None,
     category: Categories = None,
-    name: Annotated[str | None, typer.Option(help="The model's name in the store.")] = None,
+    date: Dates = None,
+    exclude: Excluded = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. [default: the table's]")] = None,
     target_transform: Transform = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="How to descend. [default: gd]")] = None,
     learning_rate: Rate = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
+    missing_word: MissingWords = None,
+    sheet: Sheet = None,
     seed: Seed = None,
     normalize: Normalize = None,
     missing: Missing = None,
+    rare: Rare = None,
+    new_categories: NewCategories = None,
     holdout: Annotated[
         float | None, typer.Option(help="The share of rows to score on; 0: no scores. [default: 0.2]")
     ] = None,
@@ -97,10 +144,14 @@ def fit_command(
     promote: Annotated[bool, typer.Option("--promote", help="Promote the new version.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Train a model on a table and publish it as the next version."""
+    """Train a model on a table and publish it as the next version.
+
+    A target is enough: what the other columns are is found out, unless columns to predict from are named.
+    """
     asked = given(
         target=given(name=target, transform=target_transform),
-        features=columns(feature, category),
+        features=columns(feature, category, date),
+        exclude=exclude,
         network=given(kind=network, hidden=units(hidden), activation=activation),
         schedule=given(
             optimizer=optimizer,
@@ -111,23 +162,24 @@ def fit_command(
             normalize=normalize,
         ),
         missing=missing,
+        rare=rare,
+        new_categories=new_categories,
         holdout=holdout,
         split=split,
         cross_validate=cross_validate,
         weight=weight,
+        table=table_options(separator, decimal, encoding, no_header, missing_word, sheet),
     )
-    path, recipe, recipe_name = decide(source, data, asked)
-    name = name or recipe_name
-    if name is None:
-        message = "say --name: what the model is called in the store"
-        raise RecipeInvalid(message)
+    path, recipe, usual_name = decide(source, data, asked)
+    name = name or usual_name
     narrator, versions = Narrator(quiet=as_json), open_store(store)
     published = pipeline.fit(path, recipe, name, versions, command=context.obj, narrator=narrator)
     if promote:
         versions.promote(name, published.manifest.version)
         narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
     if as_json:
-        typer.echo(json.dumps(facts(published.manifest, published.model, promoted=promote), allow_nan=False))
+        said = facts(published.manifest, published.model, published.findings, promoted=promote)
+        typer.echo(json.dumps(said, allow_nan=False))
 
 
 @cli.command("compare")
@@ -137,12 +189,22 @@ def compare_command(
     target: Target = None,
     feature: Features = None,
     category: Categories = None,
+    date: Dates = None,
+    exclude: Excluded = None,
     target_transform: Transform = None,
     learning_rate: Rate = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
+    missing_word: MissingWords = None,
+    sheet: Sheet = None,
     seed: Seed = None,
     missing: Missing = None,
+    rare: Rare = None,
+    new_categories: NewCategories = None,
     weight: Weight = None,
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -150,10 +212,14 @@ def compare_command(
     """Train with every optimizer from the same start on the same rows, and show how each descends."""
     asked = given(
         target=given(name=target, transform=target_transform),
-        features=columns(feature, category),
+        features=columns(feature, category, date),
+        exclude=exclude,
         schedule=given(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed),
         missing=missing,
+        rare=rare,
+        new_categories=new_categories,
         weight=weight,
+        table=table_options(separator, decimal, encoding, no_header, missing_word, sheet),
     )
     path, recipe, _ = decide(source, data, asked)
     narrator = Narrator(quiet=as_json)
@@ -178,12 +244,40 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, {}, [])}
 
 
-def columns(features: list[str] | None, categories: list[str] | None) -> list[dict[str, str]]:
-    """The columns to predict from, numbers first."""
+def columns(
+    features: list[str] | None, categories: list[str] | None, dates: list[str] | None
+) -> list[dict[str, str]]:
+    """The columns to predict from: numbers, then categories, then dates."""
     return [
         *({"name": name} for name in features or ()),
         *({"name": name, "kind": "categorical"} for name in categories or ()),
+        *map(date_column, dates or ()),
     ]
+
+
+def date_column(text: str) -> dict[str, str]:
+    """A column of dates from 'DAY', or from 'DAY=%d/%m/%Y' with their format."""
+    name, equals, form = text.partition("=%")
+    return {"name": name, "kind": "date"} | ({"format": f"%{form}"} if equals else {})
+
+
+def table_options(
+    separator: str | None,
+    decimal: str | None,
+    encoding: str | None,
+    no_header: bool,
+    missing_words: list[str] | None,
+    sheet: str | None,
+) -> dict[str, Any]:
+    """What is said of the table's form; a tab may be written as it is or as backslash and t."""
+    return given(
+        separator="\t" if separator == r"\t" else separator,
+        decimal=decimal,
+        encoding=encoding,
+        has_header=False if no_header else None,
+        missing_words=missing_words,
+        sheet=sheet,
+    )
 
 
 def units(hidden: str | None) -> list[int] | None:
@@ -197,8 +291,8 @@ def units(hidden: str | None) -> list[int] | None:
         raise RecipeInvalid(message) from None
 
 
-def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path, Recipe, str | None]:
-    """The table, the recipe and the model's name: all from a recipe file, or from the options.
+def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path, Recipe, str]:
+    """The table, the recipe and the model's usual name: all from a recipe file, or from the options.
 
     Raises RecipeInvalid when the two do not go together or do not say enough.
     """
@@ -211,14 +305,18 @@ def decide(source: Path, data: Path | None, asked: dict[str, Any]) -> tuple[Path
     if data:
         message = "--data goes with a recipe.toml; give the table alone"
         raise RecipeInvalid(message)
-    for field, option in (("target", "--target"), ("features", "--feature or --category")):
-        if field not in asked:
-            message = f"say {option}: the columns to predict and to predict from have to be named"
-            raise RecipeInvalid(message)
+    if "target" not in asked:
+        message = "say --target: the column to predict has to be named"
+        raise RecipeInvalid(message)
     if asked.get("network") == {"kind": "mlp"}:
         message = "--network mlp needs --hidden, the units of its hidden layers, as in --hidden 32,16"
         raise RecipeInvalid(message)
-    return source, make_recipe(asked), None
+    return source, make_recipe(asked), model_name(source)
+
+
+def model_name(table: Path) -> str:
+    """What a model is called after its table: 'used-cars' after 'data/Used cars.csv.gz'."""
+    return re.sub("[^a-z0-9]+", "-", table.name.partition(".")[0].lower()).strip("-")[:LONGEST_NAME]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -17,6 +17,7 @@ from training.encoding import encode_table
 from training.least_squares import least_squares, solve
 from training.network import FeedForward
 from training.recipe import Optimizer, Recipe
+from training.remarks import Findings
 from training.stability import Unstable, check_batches, full_batch_gram
 from training.statistics import describe_columns
 from training.train import new_network
@@ -26,12 +27,16 @@ LONGEST_PATH = 20_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """How each optimizer descended; `surface` is the cost of a line through one input."""
+    """How each optimizer descended; `surface` is the cost of a line through one input.
+
+    `findings` are those of the table that they descended on.
+    """
 
     source: str
     runs: tuple[Run, ...]
     optimum: float
     surface: Surface | None
+    findings: Findings = field(default_factory=Findings)
 
     def html(self) -> bytes:
         """The page with the pictures."""
@@ -51,6 +56,7 @@ class Comparison:
                 }
                 for run in self.runs
             ],
+            **self.findings.facts(),
         }
 
 

@@ -1,6 +1,6 @@
 """What training shows: a progress bar in a terminal, plain lines elsewhere, or one JSON object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,9 @@ from model_store.tables import folds_text
 from training.comparison import Comparison
 from training.data import Table
 from training.descent import OnEpoch, nothing
+from training.inference import Decision
 from training.recipe import Recipe
+from training.remarks import Findings, Remark
 from training.train import Model
 
 MOST_WEIGHTS = 40
@@ -64,18 +66,23 @@ class Narrator:
         if epoch <= 5 or epoch == epochs or f"{epoch}".rstrip("0") in {"1", "2", "5"}:
             self.say(f"epoch {epoch:6}  cost {cost:.6f}")
 
+    def decisions(self, decisions: Sequence[Decision]) -> None:
+        """What each column is taken for, and why."""
+        grid = Grid("column", "taken as", "why", box=None, pad_edge=False)
+        for decision in decisions:
+            grid.add_row(decision.name, decision.words, decision.why)
+        self.console.print(grid)
+
     def table(self, table: Table) -> None:
-        """How many rows there are, what was dropped or filled, and units that were taken as one."""
+        """How many rows there are."""
         self.say(f"{table.rows:,} rows of {table.source}")
         for note in table.notes:
             self.say(f"  {note}")
-        for name, count in table.dropped.items():
-            empty = "empty or 0" if name == table.recipe.weight else "empty"
-            self.say(f"  {name} is {empty} in {count:,} rows, which are left out")
-        for name, units in table.units.items():
-            if len(units) > 1:
-                listed = ", ".join(f"{unit} ({count:,} rows)" for unit, count in units.items())
-                self.say(f"  {name} has several units, read as one: {listed}")
+
+    def remarks(self, remarks: Sequence[Remark]) -> None:
+        """What a person should know of the rows."""
+        for remark in remarks:
+            self.say(f"  {remark.words}")
 
     def model(self, model: Model, recipe: Recipe) -> None:
         """The weights of a line, and how far the cost is from the least that any line reaches."""
@@ -129,7 +136,7 @@ def named_weights(model: Model) -> dict[str, float]:
     return dict(zip(names, weights.tolist(), strict=True))
 
 
-def facts(manifest: Manifest, model: Model, *, promoted: bool) -> dict[str, object]:
+def facts(manifest: Manifest, model: Model, findings: Findings, *, promoted: bool) -> dict[str, object]:
     """What `--json` prints of a published version."""
     network = model.fitted.network.tensors()
     return {
@@ -137,4 +144,5 @@ def facts(manifest: Manifest, model: Model, *, promoted: bool) -> dict[str, obje
         "promoted": promoted,
         "weights": {name: tensor.tolist() for name, tensor in network.items()},
         "history": model.fitted.history,
+        **findings.facts(),
     }

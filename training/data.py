@@ -20,20 +20,24 @@ class DataError(Exception):
 class Table:
     """The rows to learn from.
 
-    `blocks` holds a column for each input, categories as positions in `categories`, and the target last, and
-    carries the rows' weights. `dropped` counts by column the empty cells that cost a row, and weights of 0;
-    `units` counts rows by unit. `form` is that of a table of text, `missing_words` what counts as missing in
-    a column beside the words that always do, `notes` what reading found, in sentences. `split_by` (rows,)
-    is the time or the group of each row, if the recipe splits by one; times that are `dated` are seconds
-    since 1970.
+    `blocks` holds a column for each input and the target last, and carries the rows' weights: categories and
+    booleans are positions in `categories`, dates days since 1970, missing values NaN. `categories` counts the
+    rows by category, `empty` those without one, `units` those by unit; `dropped` the empty cells that
+    cost a row of all `rows_read`, and weights of 0. The `header` has other columns too. `form` is that of a
+    table of text, `missing_words` what counts as missing in a column beside the words that always do, `notes`
+    what reading found, in sentences. `split_by` (rows,) is the time or the group of each row, if the recipe
+    splits by one; times that are `dated` are seconds since 1970.
     """
 
     source: str
+    header: tuple[str, ...]
     recipe: Recipe
     blocks: Blocks
     categories: dict[str, Counter[str]]
+    empty: dict[str, int]
     units: dict[str, Counter[str]]
     dropped: dict[str, int]
+    rows_read: int
     sha256: str
     form: Form | None = None
     missing_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -51,12 +55,13 @@ class Table:
         return np.concatenate([block[:, -1] for block in self.blocks] or [np.empty(0)])
 
     def columns(self, block: Matrix) -> dict[str, Column]:
-        """The inputs of a block as they were in the file: numbers, and categories as text."""
+        """The inputs of a block as their features accept them: categories as text, None for none."""
         columns: dict[str, Column] = {}
         for feature, values in zip(self.recipe.features, block.T, strict=False):
             if feature.kind == "categorical":
-                names = list(self.categories[feature.name])
-                columns[feature.name] = [names[int(value)] for value in values]
+                names = [*self.categories[feature.name], None]
+                codes = np.where(np.isnan(values), len(names) - 1, values).astype(np.intp)
+                columns[feature.name] = [names[code] for code in codes.tolist()]
             else:
                 columns[feature.name] = values
         return columns

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from model_store.columns import Feature, Matrix, NumericFeature, encode
+from model_store.columns import DateFeature, Feature, Matrix, NumericFeature, encode
 from training.blocks import Blocks
 from training.data import Table
 from training.recipe import Recipe
@@ -31,7 +31,7 @@ def encoded(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Iter
 
 def as_raw(feature: Feature) -> Feature:
     """The feature with statistics that leave its numbers as they are."""
-    if isinstance(feature, NumericFeature):
+    if isinstance(feature, NumericFeature | DateFeature):
         return feature.model_copy(update={"mean": 0.0, "std": 1.0})
     return feature
 
@@ -39,9 +39,11 @@ def as_raw(feature: Feature) -> Feature:
 def encoded_moments(features: tuple[Feature, ...]) -> tuple[Matrix, Matrix]:
     """The mean and the std that `encode` takes off each of its columns, each (total width,)."""
     moments = [
-        (feature.mean, feature.std) if isinstance(feature, NumericFeature) else (0.0, 1.0)
+        (feature.mean, feature.std)
+        if place == 0 and isinstance(feature, NumericFeature | DateFeature)
+        else (0.0, 1.0)
         for feature in features
-        for _ in range(feature.width)
+        for place in range(feature.width)
     ]
     mean, std = np.array(moments).T
     return mean, std

@@ -52,6 +52,7 @@ def open_table(source: Source, options: TableOptions) -> Iterator[OpenTable]:
     if source.file is None:
         yield parquet_folder(source.path)
         return
+    source.file.seek(0)
     with unpacked(source.file, source.name) as (file, kind):
         yield table_in(file, kind, source.name, options)
 

@@ -8,7 +8,7 @@ torch use one thread, so that the same data and recipe give the same weights, bi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +18,19 @@ from model_store.manifest import Manifest, Mlp, check_name
 from model_store.store import Store
 from training.comparison import Comparison, compare_optimizers
 from training.console import Narrator
-from training.data import Table
+from training.data import DataError, Table
 from training.evaluate import HeldOut, cross_validate, hold_out
+from training.inference import Decision, closed, infer
 from training.publish import publish
-from training.reading import read_table
-from training.recipe import Recipe
+from training.reading import check_names, read_rows, study_columns, table_at
+from training.recipe import Recipe, RecipeFile
+from training.remarks import Findings, remarks_on
+from training.sources import Source
+from training.splits import hold_out_rows
 from training.train import Model, stop_early, train
 
 SILENT: Final = Narrator(quiet=True)
+MOST_REASONS = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Published:
     manifest: Manifest
     model: Model
     held_out: HeldOut | None
+    findings: Findings
 
 
 @contextmanager
@@ -63,21 +69,25 @@ def fit(
 ) -> Published:
     """Train a model on a table and publish it as the next version of `name`.
 
-    `command` is what the version's report gives for making it again.
+    The features of an open recipe are found out from the table. `command` is what the version's report gives
+    for making it again.
 
     Raises InvalidName for the name, DataError for the table and Unstable for a training that diverges, each
     before anything is written, and StoreError when the store does not take the version.
     """
     check_name(name)
-    table = read(path, recipe, narrator)
+    with table_at(path) as source:
+        recipe, decisions = settle_inputs(source, recipe, narrator)
+        table, findings = read(source, recipe, decisions, narrator)
     settled = settle_epochs(recipe, table, narrator)
     with narrator.epochs(settled) as on_epoch:
         model = train(settled, table, on_epoch=on_epoch)
     narrator.model(model, settled)
     held_out = score(recipe if recipe.cross_validate else settled, table, narrator)
-    manifest = publish(store, name, settled, table, model, held_out, command)
+    decided = RecipeFile(data=path, name=name, recipe=recipe)
+    manifest = publish(store, decided, table, model, held_out, findings, command)
     narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
-    return Published(manifest, model, held_out)
+    return Published(manifest, model, held_out, findings)
 
 
 @one_thread()
@@ -86,19 +96,47 @@ def compare(path: Path, recipe: Recipe, *, narrator: Narrator = SILENT) -> Compa
 
     Raises DataError for the table; an optimizer that diverges is part of the comparison.
     """
-    table = read(path, recipe, narrator)
+    with table_at(path) as source:
+        recipe, decisions = settle_inputs(source, recipe, narrator)
+        table, findings = read(source, recipe, decisions, narrator)
     with narrator.waiting("training with every optimizer"):
-        comparison = compare_optimizers(recipe, table)
+        comparison = replace(compare_optimizers(recipe, table), findings=findings)
     narrator.comparison(comparison)
     return comparison
 
 
-def read(path: Path, recipe: Recipe, narrator: Narrator) -> Table:
-    """The recipe's columns of the table; raises DataError."""
-    with narrator.waiting(f"reading {path}"):
-        table = read_table(path, recipe)
+def settle_inputs(source: Source, recipe: Recipe, narrator: Narrator) -> tuple[Recipe, tuple[Decision, ...]]:
+    """An open recipe with the features that are found out from the table, and why; any other as it is.
+
+    Raises DataError for a table that cannot be read, lacks the target or has no column to learn from.
+    """
+    if not recipe.is_open:
+        return recipe, ()
+    with narrator.waiting(f"looking at the columns of {source.name}"):
+        studies = study_columns(source, recipe.table)
+        check_names(source.name, [each.name for each in studies], [recipe.target.name, *recipe.exclude])
+        decisions = infer(studies, recipe)
+    narrator.decisions(decisions)
+    if not any(decision.taken_as for decision in decisions):
+        reasons = "; ".join(f"{decision.name}: {decision.why}" for decision in decisions[:MOST_REASONS])
+        message = (
+            f"{source.name} has no column to learn from ({reasons}): say --feature or --category to take one"
+        )
+        raise DataError(message)
+    return closed(recipe, decisions), decisions
+
+
+def read(
+    source: Source, recipe: Recipe, decisions: tuple[Decision, ...], narrator: Narrator
+) -> tuple[Table, Findings]:
+    """The recipe's columns of the table, and what was found of it; raises DataError."""
+    with narrator.waiting(f"reading {source.name}"):
+        table = read_rows(source, recipe)
+        held_out = hold_out_rows(table, recipe.holdout, recipe.schedule.seed).held if recipe.holdout else None
+        findings = Findings(decisions, remarks_on(table, held_out))
     narrator.table(table)
-    return table
+    narrator.remarks(findings.remarks)
+    return table, findings
 
 
 def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:

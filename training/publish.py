@@ -8,13 +8,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_store import dates
 from model_store.answers import Answerer
-from model_store.columns import Columns, Matrix
+from model_store.columns import Column, Columns, Matrix
 from model_store.manifest import (
     FEWEST_GOLDEN_ROWS,
     HISTORY,
+    RECIPE,
     REPORT,
     SCHEMA_VERSION,
     Description,
@@ -26,7 +27,9 @@ from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeFile
+from training.recipe_toml import recipe_toml
+from training.remarks import Findings
 from training.report import Evidence, report_html
 from training.statistics import sampled
 from training.train import Model
@@ -38,22 +41,23 @@ MOST_PICTURED = 200_000
 
 def publish(
     store: Store,
-    name: str,
-    recipe: Recipe,
+    file: RecipeFile,
     table: Table,
     model: Model,
     held_out: HeldOut | None,
+    findings: Findings,
     command: str | None,
 ) -> Manifest:
-    """Write the model, which was fitted on all rows of `table`, as the next version of `name`.
+    """Write the model, which was fitted on all rows of `table`, as the next version.
 
-    `command` is what the report gives for making it again, if there is one. Raises StoreError.
+    `file` says its name and what was decided of it. `command` is what the report gives for making it again,
+    if there is one. Raises StoreError.
     """
-    sample = sampled(table.blocks)
+    recipe, sample = file.recipe, sampled(table.blocks)
     columns, tensors = table.columns(sample), model.fitted.network.tensors()
     description = Description(
         schema_version=SCHEMA_VERSION,
-        name=name,
+        name=file.name,
         target=model.target,
         features=model.features,
         network=recipe.network,
@@ -70,6 +74,7 @@ def publish(
         inputs=columns,
         target=sample[:, -1],
         answers=Answerer(Predictor(description, tensors)).answer(columns),
+        findings=findings,
         command=command,
     )
     return store.publish(
@@ -78,6 +83,7 @@ def publish(
         lambda number: {
             HISTORY: history_csv(model.fitted.history),
             REPORT: report_html(description, number, evidence),
+            RECIPE: recipe_toml(file, findings.decisions),
         },
     )
 
@@ -112,12 +118,13 @@ def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, .
     """Some raw rows, of n in each column, with torch's predictions: where each number is least and greatest,
     where each category comes first, and others at random. A table with fewer rows gives some more than once.
     """
-    telling = [row for values in columns.values() for row in telling_rows(np.asarray(values))]
+    telling = [row for values in columns.values() for row in telling_rows(values)]
     count = len(next(iter(columns.values())))
     others = np.random.default_rng(seed).permutation(count)[:MOST_RANDOM_ROWS]
     distinct = np.array(list(dict.fromkeys([*telling, *others.tolist()])), dtype=np.intp)
     rows: list[int] = np.resize(distinct, max(FEWEST_GOLDEN_ROWS, len(set(telling)))).tolist()
-    chosen = {name: [plain(values[row]) for row in rows] for name, values in columns.items()}
+    kinds = {feature.name: feature.kind for feature in model.features}
+    chosen = {name: [plain(values[row], kinds[name]) for row in rows] for name, values in columns.items()}
     predictions = model.predict(chosen)
     return tuple(
         GoldenRow(
@@ -127,15 +134,18 @@ def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, .
     )
 
 
-def telling_rows(values: NDArray[Any]) -> list[int]:
+def telling_rows(values: Column) -> list[int]:
     """Which rows of a column (n,) have to be there, or its statistics could be wrong unseen."""
-    if values.dtype.kind == "f":
+    if isinstance(values, np.ndarray):
         return [
             int(np.nanargmin(values)),
             int(np.nanargmax(values)),
             *np.flatnonzero(np.isnan(values))[:1].tolist(),
         ]
-    return [int(row) for row in np.unique(values, return_index=True)[1]]
+    first: dict[object, int] = {}
+    for row, value in enumerate(values):
+        first.setdefault(value, row)
+    return [row for _, row in sorted(first.items(), key=lambda item: str(item[0]))]
 
 
 def thinned(values: Matrix) -> Matrix:
@@ -143,11 +153,15 @@ def thinned(values: Matrix) -> Matrix:
     return values[:: math.ceil(len(values) / MOST_PICTURED)]
 
 
-def plain(value: float | str | None) -> float | str | None:
-    """A cell as the manifest holds it, a missing one as None."""
+def plain(value: Any, kind: str) -> float | str | bool | None:
+    """A value of a column as JSON has it, a missing one as None."""
     if isinstance(value, str) or value is None:
         return value
-    return None if np.isnan(value) else float(value)
+    if np.isnan(value):
+        return None
+    if kind == "date":
+        return dates.as_text(float(value))
+    return bool(value) if kind == "boolean" else float(value)
 
 
 def history_csv(history: tuple[float, ...]) -> bytes:

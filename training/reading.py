@@ -6,23 +6,27 @@ Cells of text are read by the functions that scoring reads them by, so both read
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.cells import Numbers, read_numbers, without_codes
-from model_store.columns import Matrix
+from model_store.cells import MISSING, Numbers, is_missing, read_number, read_numbers, without_codes
+from model_store.columns import TRUTHS, Matrix
+from model_store.dates import days_of_array, read_days
 from model_store.names import nearest_name, plain, usable_names
 from model_store.sniffing import value_of
 from training.blocks import Blocks
 from training.data import DataError, Table
 from training.pieces import Cells, OpenTable, open_table
-from training.recipe import Recipe, TableOptions
-from training.sources import opened
+from training.recipe import InputColumn, Recipe, TableOptions
+from training.sources import Source, opened
+from training.study import Study, study
 from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
@@ -35,44 +39,72 @@ MOST_CATEGORIES = 1000
 MOST_WORDS, FEWEST_NUMBERS, SHARE_OF_NUMBERS = 20, 100, 0.95
 
 
-def read_table(path: Path, recipe: Recipe, options: TableOptions | None = None) -> Table:
-    """Read the recipe's columns of a table of any form, packed or not; `-` is the standard input.
+@contextmanager
+def table_at(path: Path) -> Iterator[Source]:
+    """Open a table of any form, packed or not, to be read once or again; `-` is the standard input.
 
-    Rows with a missing value are dropped and counted; under `missing = "mean"` numeric inputs may miss.
-    Raises DataError for a file that cannot be read, is empty or changes meanwhile, a column that is not
-    there or not what the recipe says, a row of another width, and for fewer than two rows. A column that
-    splits or weights costs a row too where it is empty, and so does a weight of 0.
+    Raises DataError for a file that cannot be read or that changes meanwhile.
     """
-    options = options or TableOptions()
-    inputs = [column.name for column in recipe.features]
-    names = list(dict.fromkeys([*inputs, recipe.target.name, *recipe.beside]))
     try:
-        with opened(path) as source, open_table(source, options) as table:
-            known = usable_names(table.header)
-            check_names(source.name, known, names)
-            places = [known.index(name) for name in names]
-            reader = Reader(source.name, recipe, options, table)
-            pieces = (dict(zip(names, piece, strict=True)) for piece in table.pieces(places))
-            blocks = Blocks(reader.rows(pieces), len(inputs) + 1)
-            missing_words = reader.settled()
-            renamed = [(table.header[place], known[place]) for place in places]
+        with opened(path) as source:
+            yield source
     except (OSError, ValueError) as error:
         message = f"{path} cannot be read as a table: {error}"
         raise DataError(message) from None
+
+
+def read_table(path: Path, recipe: Recipe) -> Table:
+    """Read the recipe's columns of a table; raises DataError as `table_at` and `read_rows` do."""
+    with table_at(path) as source:
+        return read_rows(source, recipe)
+
+
+def study_columns(source: Source, options: TableOptions) -> list[Study]:
+    """What all columns of a table are like, but those whose name comes twice; raises DataError."""
+    with open_table(source, options) as table:
+        known = usable_names(table.header)
+        names = [name for name in known if known.count(name) == 1]
+        decimal = table.form.decimal if table.form else "."
+        words = frozenset(word.strip().lower() for word in options.missing_words)
+        pieces = table.pieces([known.index(name) for name in names])
+        read = partial(read_number, decimal=decimal, words=words)
+        return list(study((dict(zip(names, piece, strict=True)) for piece in pieces), read).values())
+
+
+def read_rows(source: Source, recipe: Recipe) -> Table:
+    """Read the recipe's columns of a table.
+
+    Rows that lack a value which the recipe does not let miss are dropped and counted. A column that splits or
+    weights costs a row too where it is empty, and so does a weight of 0. Raises DataError for an empty table,
+    a column that is not there or not what the recipe says, a row of another width, and fewer than two rows.
+    """
+    inputs = [column.name for column in recipe.features]
+    names = list(dict.fromkeys([*inputs, recipe.target.name, *recipe.beside]))
+    with open_table(source, recipe.table) as table:
+        known = usable_names(table.header)
+        check_names(source.name, known, names)
+        places = [known.index(name) for name in names]
+        reader = Reader(source.name, recipe, table)
+        pieces = (dict(zip(names, piece, strict=True)) for piece in table.pieces(places))
+        blocks = Blocks(reader.rows(pieces), len(inputs) + 1)
+        missing_words = reader.settled()
+        renamed = [(table.header[place], known[place]) for place in places]
     if blocks.rows < FEWEST_ROWS:
-        message = (
-            f"{path} has {blocks.rows} rows with a value in each of {', '.join(names)}; two is the fewest"
-        )
+        found = f"{blocks.rows} rows with a value in each of {', '.join(names)}"
+        message = f"{source.name} has {found}; two is the fewest"
         raise DataError(message)
     beside = {name: np.concatenate(values) for name, values in reader.beside.items()}
     blocks.weights = beside.get(recipe.weight) if recipe.weight else None
     return Table(
         source=source.name,
+        header=tuple(known),
         recipe=recipe,
         blocks=blocks,
         categories=reader.categories,
+        empty=dict(reader.empty),
         units=reader.units,
         dropped={name: count for name, count in reader.dropped.items() if count},
+        rows_read=reader.rows_read,
         sha256=source.sha256,
         form=table.form,
         missing_words=missing_words,
@@ -134,10 +166,10 @@ class Reader:
 
     source: str
     recipe: Recipe
-    options: TableOptions
     table: OpenTable
     rows_read: int = 0
     categories: dict[str, Counter[str]] = field(default_factory=dict)
+    empty: Counter[str] = field(default_factory=Counter)
     units: dict[str, Counter[str]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     words: dict[str, Words] = field(default_factory=dict)
@@ -148,24 +180,17 @@ class Reader:
 
     def rows(self, pieces: Iterator[dict[str, Cells]]) -> Iterator[Matrix]:
         """The complete rows of each piece, a column for each input and the target last."""
-        kinds = [(column.name, column.kind) for column in self.recipe.features]
-        kinds.append((self.recipe.target.name, "numeric"))
+        target = self.recipe.target.name
+        inputs = [*self.recipe.features, InputColumn(name=target)]
         for piece in pieces:
-            columns = {
-                name: self._codes(name, piece[name])
-                if kind == "categorical"
-                else self._numbers(name, piece[name])
-                for name, kind in kinds
-            }
-            target = self.recipe.target.name
+            columns = {column.name: self._column(column, piece[column.name]) for column in inputs}
             self._check_target(columns[target], piece[target])
             beside = self._beside(piece, columns)
             complete = self._complete(columns, beside)
             for name, values in beside.items():
                 self.beside.setdefault(name, []).append(values[complete])
-            for name, kind in kinds:
-                if kind == "categorical":
-                    self._count(name, columns[name][complete])
+            for name in self.categories:
+                self._count(name, columns[name][complete])
             yield np.column_stack(list(columns.values()))[complete]
             self.rows_read += len(piece[target])
 
@@ -174,9 +199,44 @@ class Reader:
             what = "is not above 0, so it has no logarithm"
             self._refuse_where(values <= 0, self.recipe.target.name, cells, what)
 
-    def _numbers(self, name: str, cells: Cells) -> Matrix:
+    def _column(self, column: InputColumn, cells: Cells) -> Matrix:
+        """The cells as a column of numbers, missing ones as NaN."""
+        if column.kind == "numeric":
+            return self._numbers(column.name, cells, column.missing_words)
+        if column.kind == "date":
+            return self._days(column, cells)
+        return (
+            self._truths(column.name, cells) if column.kind == "boolean" else self._codes(column.name, cells)
+        )
+
+    def _days(self, column: InputColumn, cells: Cells) -> Matrix:
+        """Dates as days since 1970, each different text read once."""
+        if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
+            return days_of_array(cells)
+        texts = [text_of(cell) for cell in cells]
+        days: dict[str, float] = {}
+        for index, text in enumerate(texts):
+            if text not in days:
+                try:
+                    days[text] = np.nan if is_missing(text.strip()) else read_days(text, column.format)
+                except ValueError:
+                    form = f"ISO 8601 or {column.format}" if column.format else "ISO 8601"
+                    what = f"is not a date ({form}); for another form say --date {column.name}=%d/%m/%Y"
+                    raise DataError(self._fault(column.name, cells, index, what)) from None
+        return np.array([days[text] for text in texts])
+
+    def _truths(self, name: str, cells: Cells) -> Matrix:
+        """True as 1 and false as 0, in any case."""
+        self.categories.setdefault(name, Counter(false=0, true=0))
+        texts = [text_of(cell).strip().lower() for cell in cells]
+        truths = [np.nan if text in MISSING else float(TRUTHS.get(text, np.inf)) for text in texts]
+        values = np.array(truths, dtype=np.float64)
+        self._refuse_where(np.isinf(values), name, cells, "is neither true nor false; say --category for it")
+        return values
+
+    def _numbers(self, name: str, cells: Cells, missing: tuple[str, ...] = ()) -> Matrix:
         """The cells as float64, missing ones as NaN; units are taken off and counted."""
-        numbers = self._read(cells)
+        numbers = self._read(cells, (*self.recipe.table.missing_words, *missing))
         self._refuse_where(np.isinf(numbers.column), name, cells, "is not a finite number")
         words = self.words.setdefault(name, Words())
         words.numbers += int(np.isfinite(numbers.column).sum())
@@ -189,8 +249,7 @@ class Reader:
             self.units.setdefault(name, Counter()).update(numbers.units)
         return numbers.column
 
-    def _read(self, cells: Cells) -> Numbers:
-        missing = self.options.missing_words
+    def _read(self, cells: Cells, missing: tuple[str, ...]) -> Numbers:
         if not isinstance(cells, np.ndarray):
             return read_numbers(cells, self.table.form.decimal if self.table.form else ".", missing)
         if cells.dtype.kind in "fiu":
@@ -258,11 +317,12 @@ class Reader:
 
     def _complete(self, columns: dict[str, Matrix], beside: dict[str, Matrix]) -> NDArray[np.bool_]:
         """Which rows have a value wherever one is needed; the cells that cost a row are counted."""
-        numeric = {column.name for column in self.recipe.features if column.kind == "numeric"}
-        fillable = numeric - beside.keys()
+        recipe = self.recipe
+        fillable = {column.name for column in recipe.features if recipe.missing_of(column) != "drop"}
+        fillable -= beside.keys()
         complete = np.ones(len(next(iter(columns.values()))), dtype=bool)
         for name, values in {**columns, **beside}.items():
-            if name in fillable and self.recipe.missing == "mean":
+            if name in fillable:
                 continue
             missing = np.isnan(values)
             complete &= ~missing
@@ -271,7 +331,9 @@ class Reader:
 
     def _count(self, name: str, codes: Matrix) -> None:
         known = self.categories[name]
-        for text, count in zip(known, np.bincount(codes.astype(int), minlength=len(known)), strict=True):
+        present = codes[~np.isnan(codes)].astype(np.intp)
+        self.empty[name] += len(codes) - len(present)
+        for text, count in zip(known, np.bincount(present, minlength=len(known)), strict=True):
             known[text] += int(count)
 
     def settled(self) -> dict[str, tuple[str, ...]]:
@@ -279,7 +341,14 @@ class Reader:
 
         Raises DataError for a column in which other cells than numbers are too many to be that.
         """
-        found = dict.fromkeys(self.words, self.options.missing_words)
+        of_column = {column.name: column.missing_words for column in self.recipe.features}
+        found = {name: (*self.recipe.table.missing_words, *of_column.get(name, ())) for name in self.words}
+        for name, known in self.categories.items():
+            if not known.total():
+                message = (
+                    f"the column {name!r} of {self.source} is empty in every row that counts: leave it out"
+                )
+                raise DataError(message)
         for name, words in self.words.items():
             if not words.counts:
                 continue

@@ -4,13 +4,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from model_store.forms import FormOptions
 from model_store.manifest import Linear, Mlp, Network, RandomSplit, Split
 from model_store.parts import ColumnName, Part
 
 Optimizer: TypeAlias = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "exact"]
+NewCategories: TypeAlias = Literal["refuse", "other"]
+Missing: TypeAlias = Literal["drop", "mean", "indicator", "level"]
 
 
 class RecipeInvalid(Exception):
@@ -26,12 +28,41 @@ class TargetColumn(Part):
 
 
 class InputColumn(Part):
-    """A column to predict from."""
+    """A column to predict from.
+
+    `missing` is what becomes of a row without a value: it is dropped, gets the mean, gets the mean and a mark
+    in a column of its own, or has a category of its own. `missing_words` are cells that count as missing in a
+    column of numbers. Categories with fewer than `rare` training rows are one, 'other'; `new_categories` are
+    refused or taken for 'other'. `format` is that of the dates, as for strptime, None for ISO 8601. What is
+    not said is as the recipe has it.
+    """
 
     name: ColumnName
-    kind: Literal["numeric", "categorical"] = "numeric"
+    kind: Literal["numeric", "categorical", "date", "boolean"] = "numeric"
     unit: str | None = None
     description: str | None = None
+    missing: Missing | None = None
+    missing_words: tuple[str, ...] = ()
+    rare: PositiveInt | None = None
+    new_categories: NewCategories | None = None
+    format: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        kinds = {
+            "the missing value 'mean'": (self.missing == "mean", {"numeric"}),
+            "the missing value 'indicator'": (self.missing == "indicator", {"numeric"}),
+            "the missing value 'level'": (self.missing == "level", {"categorical", "boolean"}),
+            "missing words": (self.missing_words != (), {"numeric"}),
+            "rare categories": (self.rare is not None, {"categorical"}),
+            "new categories": (self.new_categories is not None, {"categorical"}),
+            "a format": (self.format is not None, {"date"}),
+        }
+        for what, (is_said, fitting) in kinds.items():
+            if is_said and self.kind not in fitting:
+                message = f"the {self.kind} column {self.name!r} cannot have {what}"
+                raise ValueError(message)
+        return self
 
 
 class TableOptions(FormOptions):
@@ -73,13 +104,15 @@ def parse_split(value: object) -> object:
 class Recipe(Part):
     """Everything that decides a model, but the data.
 
-    `weight` is a column that says how much each row counts in the cost and in the scores; the columns'
-    statistics and the interval count all rows alike. With `cross_validate` the model is scored on that many
-    folds, in place of once on the share `holdout`.
+    Without features, or with columns to exclude, it is open: the features that it does not name are found out
+    from the table, all but the excluded ones. `weight` is a column that says how much each row counts in the
+    cost and in the scores; the columns' statistics and the interval count all rows alike. With
+    `cross_validate` the model is scored on that many folds, in place of once on the share `holdout`.
     """
 
     target: TargetColumn
-    features: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
+    features: Annotated[tuple[InputColumn, ...], Field(min_length=1)] = ()
+    exclude: tuple[ColumnName, ...] = ()
     network: Network = Linear()
     schedule: Schedule = Schedule()
     holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
@@ -87,6 +120,27 @@ class Recipe(Part):
     cross_validate: Annotated[int, Field(ge=2)] | None = None
     weight: ColumnName | None = None
     missing: Literal["drop", "mean"] = "drop"
+    rare: PositiveInt | None = None
+    new_categories: NewCategories | None = None
+    table: TableOptions = TableOptions()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether features are still to be found out."""
+        return not self.features or bool(self.exclude)
+
+    def missing_of(self, column: InputColumn) -> Missing:
+        """What becomes of a row in which a feature has no value."""
+        usual: dict[str, Missing] = {"numeric": self.missing, "date": "drop"}
+        return column.missing or usual.get(column.kind, "level")
+
+    def rare_of(self, column: InputColumn) -> int:
+        """The fewest training rows with which a category is one of its own."""
+        return column.rare or self.rare or 1
+
+    def new_categories_of(self, column: InputColumn) -> NewCategories:
+        """What becomes of a category that was not in training."""
+        return column.new_categories or self.new_categories or "refuse"
 
     @property
     def is_scored(self) -> bool:
@@ -101,7 +155,7 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        names = [self.target.name, *(feature.name for feature in self.features)]
+        names = [self.target.name, *(feature.name for feature in self.features), *self.exclude]
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:
             message = f"the column {repeated[0]!r} is asked for twice: the target and every input must differ"
@@ -139,7 +193,7 @@ def read_recipe(path: Path) -> RecipeFile:
 
 def make_recipe(fields: dict[str, Any]) -> Recipe:
     """A recipe from some of its fields; raises RecipeInvalid naming the first that is wrong or missing."""
-    fields = {"target": {}, "features": [], **fields}
+    fields = {"target": {}, **fields}
     if "network" in fields:
         fields["network"] = {
             "kind": "mlp" if "hidden" in fields["network"] else "linear",

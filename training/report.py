@@ -39,6 +39,7 @@ from training.drawing import (
     thinned_curve,
     window,
 )
+from training.remarks import Findings
 
 MOST_SAMPLED, MOST_PICTURED, MOST_CATEGORIES, MOST_NAMED = 200_000, 40, 12, 5
 
@@ -49,8 +50,8 @@ class Evidence:
 
     `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
-    `inputs` are raw training rows, a column a feature, `target` and `answers` what belongs to them; `command`
-    makes the version again, if there is one.
+    `inputs` are raw training rows, a column a feature, `target` and `answers` belong to them. `findings`
+    tell of the table; `command` makes the version again, if there is one.
     """
 
     history: tuple[float, ...]
@@ -60,6 +61,7 @@ class Evidence:
     inputs: dict[str, Column]
     target: Matrix
     answers: Answers
+    findings: Findings
     command: str | None
 
 
@@ -74,6 +76,7 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         description=description,
         version=version,
         command=evidence.command,
+        findings=evidence.findings,
         summary=summary(description),
         verdict=verdict(description),
         promise=promise(description),

@@ -12,11 +12,23 @@ from typing import TypedDict
 
 import numpy as np
 
-from model_store.columns import CategoricalFeature, Category, Feature, Matrix, NumericFeature
+from model_store import dates
+from model_store.columns import (
+    BooleanFeature,
+    CategoricalFeature,
+    Category,
+    DateFeature,
+    Feature,
+    Matrix,
+    NumericFeature,
+)
 from model_store.manifest import Target
 from training.blocks import BLOCK_VALUES, Blocks
 from training.data import DataError, Table
 from training.recipe import InputColumn
+
+# A weekday or an hour says something from ten rows on.
+FEWEST_OF_PART = 10
 
 
 class Spread(TypedDict):
@@ -75,45 +87,123 @@ def describe_columns(table: Table) -> tuple[tuple[Feature, ...], Target]:
         if name not in table.categories:
             check_varies(table, name, column_moments)
     sample = sampled(table.blocks)
-    sample = np.where(np.isnan(sample), [each.mean for each in moments], sample)
+    usual = [most_frequent(table, name, each) for name, each in zip(names, moments, strict=True)]
+    sample = np.where(np.isnan(sample), usual, sample)
     example = sample[typical_row(sample, table.recipe.features)]
     features = tuple(
-        describe_numeric(table, column, moments[index], sample[:, index], example[index])
-        if column.kind == "numeric"
-        else describe_categories(table, column, int(example[index]))
+        describe_feature(table, column, moments[index], sample[:, index], float(example[index]))
         for index, column in enumerate(table.recipe.features)
     )
     return features, describe_target(table, moments[-1], sample[:, -1])
 
 
+def most_frequent(table: Table, name: str, moments: Moments) -> float:
+    """What stands for a missing value of a column: the most frequent category's position, or the mean."""
+    if name not in table.categories:
+        return moments.mean
+    counts = list(table.categories[name].values())
+    return float(counts.index(max(counts)))
+
+
+def describe_feature(
+    table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
+) -> Feature:
+    """An input of the column's kind; raises DataError for one that does not vary."""
+    if column.kind == "numeric":
+        return describe_numeric(table, column, moments, sample, example)
+    if column.kind == "date":
+        return describe_date(table, column, moments, sample, example)
+    if column.kind == "boolean":
+        return describe_boolean(table, column, is_true=example == 1)
+    return describe_categories(table, column, int(example))
+
+
+def describe_date(
+    table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
+) -> DateFeature:
+    """A date, with those parts of the calendar that its training rows tell something about."""
+    index = table.recipe.features.index(column)
+    days = np.concatenate([block[:, index] for block in table.blocks])
+    return DateFeature(
+        name=column.name,
+        description=column.description,
+        format=column.format,
+        parts=calendar_parts(days),
+        example=dates.as_text(math.floor(example * 86_400) / 86_400),
+        **spread(table, moments, sample),
+    )
+
+
+def calendar_parts(days: Matrix) -> dict[dates.PartName, tuple[int, ...]]:
+    """The rows by month, weekday and hour of n days since 1970, where enough rows differ in them.
+
+    A month is told from the course of time only if all twelve were there.
+    """
+    parts: dict[dates.PartName, tuple[int, ...]] = {}
+    for name, part in dates.PARTS.items():
+        rows = np.bincount(part.of(days).astype(np.intp), minlength=len(part.names))
+        if np.count_nonzero(rows >= FEWEST_OF_PART) >= (12 if name == "month" else 2):
+            parts[name] = tuple(rows.tolist())
+    return parts
+
+
+def describe_boolean(table: Table, column: InputColumn, *, is_true: bool) -> BooleanFeature:
+    """A boolean input; raises DataError if it is always true, or always false."""
+    counts = table.categories[column.name]
+    if not counts["true"] or not counts["false"]:
+        message = (
+            f"the column {column.name!r} of {table.source} is always {'true' if counts['true'] else 'false'}"
+        )
+        raise DataError(message + ", so there is nothing to learn from it. Leave it out")
+    return BooleanFeature(
+        name=column.name,
+        description=column.description,
+        trues=counts["true"],
+        falses=counts["false"],
+        missing=table.empty[column.name] or None,
+        example=is_true,
+    )
+
+
 def describe_numeric(
     table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
 ) -> NumericFeature:
-    """A numeric input; with missing values allowed, their mean stands in for them."""
-    fill = moments.mean if table.recipe.missing == "mean" else None
+    """A numeric input; with missing values allowed, the mean stands in for them, and a mark if asked for."""
+    missing = table.recipe.missing_of(column)
+    share = 1 - moments.count / table.rows
     return NumericFeature(
         name=column.name,
         unit=column.unit or unit_met(table, column.name),
         description=column.description,
-        fill=fill,
+        fill=None if missing == "drop" else moments.mean,
+        missing_share=share if missing == "indicator" and moments.count < table.rows else None,
         missing_words=table.missing_words.get(column.name, ()),
-        example=float(example),
+        example=example,
         **spread(table, moments, sample),
     )
 
 
 def describe_categories(table: Table, column: InputColumn, example: int) -> CategoricalFeature:
-    """A categorical input, its categories in alphabetical order; raises DataError for a single one."""
-    counts = table.categories[column.name]
-    present = sorted((value, rows) for value, rows in counts.items() if rows)
-    if len(present) < 2:
-        message = f"the column {column.name!r} of {table.source} has the single category {present[0][0]!r}"
+    """A categorical input, its categories in alphabetical order, rare ones as the level 'other'.
+
+    Raises DataError for a single category, or none with rows enough.
+    """
+    counts, rare = table.categories[column.name], table.recipe.rare_of(column)
+    present = sorted((value, rows) for value, rows in counts.items() if rows >= rare)
+    merged, missing = sum(rows for rows in counts.values() if rows < rare), table.empty[column.name]
+    if not present or len(present) + bool(merged) + bool(missing) < 2:
+        what = f"the single category {present[0][0]!r}" if present else f"no category in {rare} rows or more"
+        message = f"the column {column.name!r} of {table.source} has {what}"
         raise DataError(message + ", so there is nothing to learn from it. Leave it out")
+    is_open = merged or table.recipe.new_categories_of(column) == "other"
+    typical = list(counts)[example]
     return CategoricalFeature(
         name=column.name,
         description=column.description,
         categories=tuple(Category(value=value, rows=rows) for value, rows in present),
-        example=list(counts)[example],
+        missing=missing or None,
+        other=merged if is_open else None,
+        example=typical if counts[typical] >= rare else max(present, key=lambda each: each[1])[0],
     )
 
 
@@ -186,7 +276,7 @@ def typical_row(sample: Matrix, columns: Sequence[InputColumn]) -> int:
     """
     distance = np.zeros(len(sample))
     for values, column in zip(sample.T, columns, strict=False):
-        if column.kind == "numeric":
+        if column.kind in {"numeric", "date"}:
             distance += np.abs(values - np.median(values)) / values.std()
         else:
             distance += values != np.bincount(values.astype(int)).argmax()
