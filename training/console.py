@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
-from model_store.columns import NumericFeature
+from model_store.columns import DateFeature, Feature, NumericFeature
 from model_store.manifest import Linear, Manifest, Metrics
 from model_store.tables import folds_text
 from training.comparison import Comparison
@@ -126,14 +126,17 @@ class Narrator:
 
 def named_weights(model: Model) -> dict[str, float]:
     """The weights of a line by input, or by input and category."""
-    names: list[str] = []
-    for feature in model.features:
-        if isinstance(feature, NumericFeature):
-            names.append(f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}")
-        else:
-            names.extend(feature.labels)
+    names = [name for feature in model.features for name in weight_names(feature)]
     weights = model.fitted.network.tensors()["layers.0.weight"][0]
     return dict(zip(names, weights.tolist(), strict=True))
+
+
+def weight_names(feature: Feature) -> Iterator[str]:
+    """What the weights of an input are for, in their order."""
+    first, *others = feature.labels
+    if isinstance(feature, NumericFeature | DateFeature):
+        first = f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}"
+    yield from (first, *others)
 
 
 def facts(manifest: Manifest, model: Model, findings: Findings, *, promoted: bool) -> dict[str, object]:

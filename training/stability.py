@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_store.columns import CategoricalFeature, Feature
+from model_store.columns import Feature
 from model_store.manifest import Linear
 from training.blocks import Blocks
 from training.descent import Diverged
@@ -137,10 +137,5 @@ def remedy(schedule: Schedule, bound: Bound) -> str:
 
 def name_column(features: Sequence[Feature], column: int) -> str:
     """The input behind a column of the encoded matrix, with the category if it is one."""
-    for feature in features:
-        if column < feature.width:
-            if isinstance(feature, CategoricalFeature):
-                return f"{feature.name} = {feature.values[column]}"
-            return feature.name
-        column -= feature.width
-    return "the bias"
+    labels = [label for feature in features for label in feature.labels]
+    return labels[column] if column < len(labels) else "the bias"
