@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser
+from threadpoolctl import threadpool_limits
 
 from model_store.store import Store, open_store
 from tests.browser import chromium
@@ -25,6 +26,13 @@ from tests.toys import publish_toy
 pytest_plugins = ["tests.needs"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread here; those of several test processes would wait for each other's cores."""
+    with threadpool_limits(1):
+        yield
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -140,15 +140,12 @@ STALLED = {
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_clients_that_stall_do_not_keep_it(toy: Store, workers: int) -> None:
-    with service(toy, "--grace-seconds", 2, "--workers", workers) as (process, port):
-        stalled = [connect(port) for _ in STALLED]
-        for connection, begun in zip(stalled, STALLED.values(), strict=True):
-            connection.sendall(begun)
+    with service(toy, "--grace-seconds", 2, "--workers", workers) as (process, port), ExitStack() as stack:
+        for begun in STALLED.values():
+            stack.enter_context(connect(port)).sendall(begun)
         time.sleep(0.5)
         process.terminate()
         assert seconds_to_end(process) < 8
-        for connection in stalled:
-            connection.close()
 
 
 def test_a_client_that_does_not_read_its_answer_does_not_keep_it(toy: Store) -> None:
