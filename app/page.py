@@ -57,23 +57,31 @@ def form_field(feature: Feature) -> str:
 
 def control(feature: Feature) -> str:
     """A list of choices where there are no other values, or an input, which may suggest some."""
-    schema, example = feature.value_schema, feature.plain_example
-    shown = example if isinstance(example, str) else json.dumps(example)
-    marks = f'name="{escape(feature.name)}" data-type="{schema["type"]}"'
-    if not feature.accepts(None):
-        marks += " required"
-    options = "".join(
-        f"<option{' selected' if choice == shown else ''}>{escape(choice)}</option>"
-        for choice in feature.choices
-    )
+    schema, options = feature.value_schema, choices(feature)
+    required = "" if feature.accepts(None) else " required"
+    marks = f'name="{escape(feature.name)}" data-type="{schema["type"]}"{required}'
     if schema["type"] == "boolean" or "enum" in schema:
-        missing = "<option></option>" if feature.accepts(None) else ""
-        return f"<select {marks}>{missing}{options}</select>"
-    field = f'<input {marks} {INPUTS[schema.get("format", schema["type"])]} value="{escape(shown)}"'
+        return f"<select {marks}>{'' if required else '<option></option>'}{options}</select>"
+    asked = INPUTS[schema.get("format", schema["type"])]
+    field = f'<input {marks} {asked} value="{escape(example(feature))}"'
     if not options:
         return f"{field}>"
     suggested = f"choices-{quote(feature.name, safe='')}"
     return f'{field} list="{suggested}"><datalist id="{suggested}">{options}</datalist>'
+
+
+def choices(feature: Feature) -> str:
+    """The values of an input that can be listed, its example selected."""
+    return "".join(
+        f"<option{' selected' if choice == example(feature) else ''}>{escape(choice)}</option>"
+        for choice in feature.choices
+    )
+
+
+def example(feature: Feature) -> str:
+    """The example as a form holds it."""
+    value = feature.plain_example
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def input_row(feature: Feature) -> str:

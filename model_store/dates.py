@@ -7,6 +7,7 @@ without is taken as it is. What is computed of days is elementwise: alike for a 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 LONGEST = 40
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECONDS = 86_400_000_000
+MICROSECOND, MICROSECONDS = timedelta(microseconds=1), 86_400_000_000
 FIRST, LAST = -719_162.0, 2_932_896.0
 PROBE = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
 MIDNIGHT = "T00:00:00"
@@ -25,27 +26,37 @@ PartName: TypeAlias = Literal["month", "weekday", "hour"]
 def read_days(value: str | date, form: str | None = None) -> float:
     """The days of a date, a moment, or a text of one: in the strptime format `form`, if given, or ISO 8601.
 
-    Raises ValueError for any other text.
+    Raises ValueError for any other text, or a long one.
     """
-    moment = read_text(value.strip(), form) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return days_of(value)
+    if len(value) > LONGEST:
+        message = f"a date has at most {LONGEST} characters"
+        raise ValueError(message)
+    return days_of_text(value, form)
+
+
+@lru_cache(maxsize=2**14)
+def days_of_text(text: str, form: str | None) -> float:
+    """The days of a short text; remembered, since a row's is read three times and a table's dates recur."""
+    if form is not None:
+        try:
+            return days_of(datetime.strptime(text.strip(), form).replace(tzinfo=UTC))
+        except ValueError:
+            pass
+    if not text.isascii():
+        message = "ISO 8601 is written in ASCII"
+        raise ValueError(message)
+    return days_of(datetime.fromisoformat(text.strip()))
+
+
+def days_of(moment: date) -> float:
+    """The days of a date or a moment."""
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return float((moment - EPOCH) // timedelta(microseconds=1)) / MICROSECONDS
-
-
-def read_text(text: str, form: str | None) -> datetime:
-    """The moment in a text, with the offset it gives; raises ValueError if there is none."""
-    if len(text) > LONGEST or not text.isascii():
-        message = "it is too long, or not written in ASCII"
-        raise ValueError(message)
-    if form is not None:
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC)
-        except ValueError:
-            pass
-    return datetime.fromisoformat(text)
+    return float((moment - EPOCH) // MICROSECOND) / MICROSECONDS
 
 
 def is_ambiguous(form: str) -> bool:
