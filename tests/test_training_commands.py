@@ -283,8 +283,9 @@ def test_a_surplus_cell_does_not_shift_the_columns(fit: Command, tmp_path: Path)
     table.write_text("km,age,y\n" + "".join(f"{row},{row % 7},{row % 5},0\n" for row in range(50)))
     store = tmp_path / "models"
     code, _, errors = fit(table, store, "--target", "y", "--feature", "age")
-    assert code == 0, errors
-    assert open_store(str(store)).load("cars", 1).manifest.target.maximum == 4
+    assert code == 3
+    assert "row 1: 3 cells are expected, 4 are there" in errors
+    assert not store.exists()
 
 
 def test_numbers_too_large_to_square_are_refused_by_name(fit: Command, tmp_path: Path) -> None:
