@@ -197,11 +197,21 @@ def test_a_number_that_could_be_two_is_told(tmp_path: Path) -> None:
     assert rows_of(commas)[:, 0].tolist() == [1.5, 2.5]
 
 
-def test_a_category_in_bytes_that_are_not_of_the_encoding_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        (b"1,\xff\n", {"inputs": "", "categories": "x"}),
+        (b"1,5 m\xff\n", {}),
+        (b"1,2\n" * 200 + b"1,\xff\n", {}),
+    ],
+)
+def test_text_in_bytes_that_are_not_of_the_encoding_is_refused(
+    tmp_path: Path, rows: bytes, fields: dict[str, Any]
+) -> None:
     path = tmp_path / "table.csv"
-    path.write_bytes("y,c\n1,é\n".encode() + b"2,\xff\n")
-    with pytest.raises(DataError, match=r"'c' of .* is not utf-8 throughout: say --encoding"):
-        read_table(path, recipe("", categories="c"))
+    path.write_bytes("y,x,é\n".encode() + rows.replace(b"\n", b",1\n"))
+    with pytest.raises(DataError, match=r"'x' of .* is not utf-8 throughout: say --encoding"):
+        read_table(path, recipe(**fields))
 
 
 def test_a_row_is_counted_from_the_start_of_the_file_across_pieces(

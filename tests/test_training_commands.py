@@ -337,9 +337,11 @@ def test_a_surplus_cell_in_every_row_is_refused_rather_than_shifts_the_columns(
 ) -> None:
     table = tmp_path / "table.csv"
     table.write_text("km,age,y\n" + "".join(f"{row},{row % 7},{row % 5},0\n" for row in range(50)))
-    code, _, errors = fit(table, tmp_path / "models", "--target", "y", "--feature", "age")
+    store = tmp_path / "models"
+    code, _, errors = fit(table, store, "--target", "y", "--feature", "age")
     assert code == 3
     assert "row 1: 3 cells are expected, 4 are there" in errors
+    assert not store.exists()
 
 
 def test_numbers_too_large_to_square_are_refused_by_name(fit: Command, tmp_path: Path) -> None:

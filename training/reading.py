@@ -5,7 +5,7 @@ Cells of text are read by the functions that scoring reads them by, so both read
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.cells import MISSING, Numbers, is_missing, read_number, read_numbers, without_codes
+from model_store.cells import (
+    LONGEST_CELL,
+    MISSING,
+    Numbers,
+    is_missing,
+    read_number,
+    read_numbers,
+    without_codes,
+)
 from model_store.columns import TRUTHS, Matrix
 from model_store.dates import days_of_array, read_days
 from model_store.names import nearest_name, plain, usable_names
@@ -157,7 +165,8 @@ class Words:
     def are_for_missing(self) -> bool:
         """Whether nearly all cells are numbers, so that the others stand for missing values."""
         cells = self.numbers + self.counts.total()
-        return self.numbers >= max(FEWEST_NUMBERS, SHARE_OF_NUMBERS * cells)
+        are_few = self.numbers >= max(FEWEST_NUMBERS, SHARE_OF_NUMBERS * cells)
+        return are_few and all(len(word) <= LONGEST_CELL for word in self.counts)
 
 
 @dataclass
@@ -246,6 +255,7 @@ class Reader:
         if len(words.counts) > MOST_WORDS:
             raise DataError(words.first)
         if numbers.units:
+            self._check_texts(name, numbers.units)
             self.units.setdefault(name, Counter()).update(numbers.units)
         return numbers.column
 
@@ -260,22 +270,21 @@ class Reader:
         """Each cell's position among the categories met so far, NaN for an empty one."""
         texts = [text_of(cell) for cell in cells] if isinstance(cells, np.ndarray) else cells
         known = self.categories.setdefault(name, Counter())
-        for text in dict.fromkeys(texts):
-            if text and text not in known:
-                known[text] = self._new_category(name, text)
+        new = [text for text in dict.fromkeys(texts) if text and text not in known]
+        self._check_texts(name, new)
+        known.update(dict.fromkeys(new, 0))
         if len(known) > MOST_CATEGORIES:
             message = f"the column {name!r} of {self.source} has more than {MOST_CATEGORIES} categories"
             raise DataError(message)
         position = {"": np.nan} | {text: float(index) for index, text in enumerate(known)}
         return np.fromiter(map(position.__getitem__, texts), np.float64, len(texts))
 
-    def _new_category(self, name: str, text: str) -> int:
-        """No rows yet; raises DataError for a text that is not what its bytes were meant to be."""
-        if re.search("[\ud800-\udfff]", text):
+    def _check_texts(self, name: str, texts: Iterable[str]) -> None:
+        """Refuse texts of a column that are not what their bytes were meant to be."""
+        if re.search("[\ud800-\udfff]", "".join(texts)):
             encoding = self.table.form.encoding if self.table.form else "utf-8"
             message = f"the column {name!r} of {self.source} is not {encoding} throughout: say --encoding"
             raise DataError(message)
-        return 0
 
     def _beside(self, piece: dict[str, Cells], columns: dict[str, Matrix]) -> dict[str, Matrix]:
         """What the rows are split by and their weights; NaN where there is none."""
@@ -354,6 +363,7 @@ class Reader:
                 continue
             if not words.are_for_missing():
                 raise DataError(words.first)
+            self._check_texts(name, words.counts)
             listed = ", ".join(f"{word!r} ({count:,} rows)" for word, count in words.counts.items())
             self.notes.append(f"{name} is nearly always a number: {listed} count as missing")
             found[name] += tuple(words.counts)
