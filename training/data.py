@@ -26,7 +26,6 @@ from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
 PIECE_ROWS = 100_000
-MIXED = "is a date and the cells before it are numbers, or the reverse"
 NOT_A_WEIGHT = "is no weight: 0, or a number from 1e-30 to 1e30"
 LEAST_WEIGHT, MOST_WEIGHT = 1e-30, 1e30
 FEWEST_ROWS = 2
@@ -180,7 +179,8 @@ class Reader:
             except ValueError as error:
                 self._refuse_where(rows == index, cells, str(error))
             if self.dated not in {None, dated}:
-                self._refuse_where(rows == index, cells, MIXED)
+                what = "a date" if dated else "a number"
+                self._refuse_where(rows == index, cells, f"is {what}, and the times before it are not")
             self.dated = dated
         times[-1] = np.nan
         return times[rows]
