@@ -182,8 +182,8 @@ class Metrics(Part):
             return folds
         if split.kind == "group":
             return f"{folds}, whole groups by {split.column}"
-        later = "each later than all it was fitted on" if folds else "the last in time"
-        return f"{folds}, {later} by {split.column}, from {self.since} on"
+        order = "each later than the rows fitted on" if folds else "the last in time"
+        return f"{folds}, {order} by {split.column}, from {self.since} on"
 
 
 class ResidualQuantiles(Part):

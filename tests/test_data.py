@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,112 @@ def test_a_table_and_its_complement_take_every_row_once(tmp_path: Path) -> None:
     taken = [rows_of(table.take(mask))[:, 0] for mask in (held_out, ~held_out)]
     assert [len(rows) for rows in taken] == [20, 81]
     assert sorted(np.concatenate(taken)) == list(range(101))
+
+
+@pytest.mark.parametrize("inputs", ["x", "x w"])
+def test_weights_are_kept_beside_the_rows_and_a_row_without_one_is_left_out(
+    tmp_path: Path, inputs: str
+) -> None:
+    text = "x,y,w\n1,2,1.5\n2,3,0\n3,4,\n,5,7\n5,6,2\n"
+    table = read(tmp_path, text, inputs, weight="w")
+    assert table.blocks.weights is not None
+    assert table.blocks.weights.tolist() == [1.5, 2]
+    assert rows_of(table)[:, [0, -1]].tolist() == [[1, 2], [5, 6]]
+    assert table.dropped == {"x": 1, "w": 2}
+    taken = table.take(np.array([False, True])).blocks.weights
+    assert taken is not None
+    assert taken.tolist() == [2]
+
+
+@pytest.mark.parametrize("cell", ["-1", "1e-31", "1e+31", "inf", "many"])
+def test_what_is_no_weight_is_refused_by_its_row(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"the column 'w' of .*: row 2 has '{re.escape(cell)}', which is (no|not a) "
+    ):
+        read(tmp_path, f"x,y,w\n1,2,1\n2,3,{cell}\n3,4,1\n", weight="w")
+
+
+@pytest.mark.parametrize(
+    ("cells", "times", "dated"),
+    [
+        ("1970-01-02 1970-01-01T00:00:30 1969-12-31", [86_400, 30, -86_400], True),
+        ("2018 2017.5 -3", [2018, 2017.5, -3], False),
+    ],
+)
+def test_times_are_numbers_or_dates_that_are_kept_beside_the_rows(
+    tmp_path: Path, cells: str, times: list[float], dated: bool
+) -> None:
+    rows = "".join(f"{row},{row},{cell}\n" for row, cell in enumerate(cells.split()))
+    table = read(tmp_path, f"x,y,t\n{rows}9,9,\n", split="time:t")
+    assert table.split_by is not None
+    assert (table.split_by.tolist(), table.dated) == (times, dated)
+    assert table.dropped == {"t": 1}
+    assert rows_of(table).shape == (3, 2)
+
+
+def test_dates_of_a_parquet_file_are_those_of_the_csv(tmp_path: Path) -> None:
+    dates = pd.to_datetime(["2018-09-30 14:00", "2017-01-01 00:00", "2018-09-30 14:01"])
+    frame = pd.DataFrame({"x": [1, 2, 3], "y": [3, 4, 6], "t": dates})
+    frame.to_parquet(tmp_path / "table.parquet")
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    asked = recipe(split="time:t")
+    ours, theirs = (read_table(tmp_path / f"table.{form}", asked) for form in ("parquet", "csv"))
+    assert ours.split_by is not None
+    assert theirs.split_by is not None
+    assert ours.split_by.tolist() == theirs.split_by.tolist()
+    assert (ours.dated, theirs.dated) == (True, True)
+
+
+def test_dates_of_a_named_format_are_read_by_it(tmp_path: Path) -> None:
+    split = {"kind": "time", "column": "t", "format": "%d/%m/%Y"}
+    table = read(tmp_path, "x,y,t\n1,2,02/01/1970\n2,3,01/02/1970\n", split=split)
+    assert table.split_by is not None
+    assert table.split_by.tolist() == [86_400, 31 * 86_400]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        ("2018-01-01 soon", "row 2 has 'soon', which is neither a number nor a date in ISO 8601"),
+        ("2018-01-01 2018", "row 2 has '2018', which is a number, and the times before it are not"),
+        ("2018 2018-01-01", "row 2 has '2018-01-01', which is a date, and the times before it are not"),
+        ("01/02/2018 02/02/2018", "row 1 has '01/02/2018', which is neither"),
+    ],
+)
+def test_what_is_no_time_is_refused_by_its_row(tmp_path: Path, cells: str, sentence: str) -> None:
+    rows = "".join(f"{row},{row},{cell}\n" for row, cell in enumerate(cells.split()))
+    with pytest.raises(DataError, match=f"the column 't' of .*: {sentence}"):
+        read(tmp_path, f"x,y,t\n{rows}", split="time:t")
+
+
+def test_groups_are_texts_however_the_pieces_of_a_long_file_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 12)
+    groups = ["1", "2", "1", "A1", "1", "", "2", "01", "A1"]
+    table = read(
+        tmp_path, "x,y,g\n" + "".join(f"{row},{row},{g}\n" for row, g in enumerate(groups)), split="group:g"
+    )
+    assert table.split_by is not None
+    assert table.split_by.tolist() == [0, 1, 0, 2, 0, 1, 3, 2]
+    assert table.dropped == {"g": 1}
+
+
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_a_group_or_time_may_be_an_input_too(tmp_path: Path, kind: str) -> None:
+    features = [{"name": "x"}, {"name": "g", "kind": kind}]
+    path = table_file(tmp_path, "x,y,g\n1,2,7\n2,3,8\n3,5,7\n,9,8\n")
+    for split in ("group:g", "time:g"):
+        asked = {"target": {"name": "y"}, "features": features, "split": split, "missing": "mean"}
+        table = read_table(path, make_recipe(asked))
+        assert rows_of(table).shape == (4, 3)
+        assert table.split_by is not None
+        assert np.unique(table.split_by, return_inverse=True)[1].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("fields", [{"split": "time:no"}, {"split": "group:no"}, {"weight": "no"}])
+def test_a_column_to_split_or_weight_by_that_is_not_there_is_named(
+    tmp_path: Path, fields: dict[str, str]
+) -> None:
+    with pytest.raises(DataError, match="has no column 'no'"):
+        read(tmp_path, "x,y\n1,2\n2,3\n", **fields)

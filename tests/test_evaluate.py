@@ -1,8 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from training.evaluate import conformal_interval, score, score_beside_baselines
+from training.blocks import Blocks
+from training.data import Table
+from training.evaluate import conformal_interval, cross_validate, hold_out, score, score_beside_baselines
+from training.recipe import make_recipe
+from training.splits import cross_validation, hold_out_rows
 
 
 def test_scores_are_scikit_learns() -> None:
@@ -14,6 +21,19 @@ def test_scores_are_scikit_learns() -> None:
     assert scores.rmse == pytest.approx(mean_squared_error(actual, predicted) ** 0.5, rel=1e-13)
     assert scores.mae == pytest.approx(mean_absolute_error(actual, predicted), rel=1e-13)
     assert scores.r2 == pytest.approx(r2_score(actual, predicted), rel=1e-13)
+
+
+def test_weighted_scores_are_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    actual, weights = rng.normal(size=100), rng.uniform(0.1, 9, size=100)
+    predicted = actual + rng.normal(size=100) / 2
+    scores = score(actual, predicted, weights)
+    mse = mean_squared_error(actual, predicted, sample_weight=weights)
+    assert scores.mse == pytest.approx(mse, rel=1e-13)
+    assert scores.rmse == pytest.approx(mse**0.5, rel=1e-13)
+    mae = mean_absolute_error(actual, predicted, sample_weight=weights)
+    assert scores.mae == pytest.approx(mae, rel=1e-13)
+    assert scores.r2 == pytest.approx(r2_score(actual, predicted, sample_weight=weights), rel=1e-13)
 
 
 def test_the_model_stands_beside_the_line_and_the_mean_of_the_rows_it_saw() -> None:
@@ -45,3 +65,53 @@ def test_the_interval_is_left_out_when_the_residuals_are_too_few() -> None:
     interval = conformal_interval(np.arange(19.0))
     assert interval is not None
     assert (interval.lower, interval.upper) == (0.0, 18.0)
+
+
+def table(**fields: Any) -> Table:
+    """Sixty rows of 12 groups, weighted, that a line fits but for noise."""
+    rng = np.random.default_rng(4)
+    x, weights = rng.normal(size=60), rng.integers(1, 4, size=60).astype(np.float64)
+    asked = {"target": {"name": "y"}, "features": [{"name": "x"}], "schedule": {"optimizer": "exact"}}
+    recipe = make_recipe({**asked, **fields})
+    blocks = Blocks([np.column_stack([x, 3 * x + rng.normal(size=60)])], 2, weights)
+    return Table("table.csv", recipe, blocks, {}, {}, {}, "", rng.permutation(np.repeat(np.arange(12.0), 5)))
+
+
+@pytest.mark.parametrize("split", ["random", "group:g", "time:g"])
+def test_cross_validated_scores_are_scikit_learns_on_the_same_folds(split: str) -> None:
+    made = table(split=split, cross_validate=4)
+    held_out = cross_validate(made.recipe, made)
+    (x, y), weights = made.blocks[0].T, made.blocks.weights
+    assert weights is not None
+    r2, rows, predicted, mean = [], [], [], []
+    for fold in cross_validation(made, 4, seed=0):
+        oracle = LinearRegression().fit(x[fold.seen, None], y[fold.seen], sample_weight=weights[fold.seen])
+        rows.extend(np.flatnonzero(fold.held).tolist())
+        predicted.extend(oracle.predict(x[fold.held, None]).tolist())
+        mean.extend([np.average(y[fold.seen], weights=weights[fold.seen])] * int(fold.held.sum()))
+        r2.append(oracle.score(x[fold.held, None], y[fold.held], sample_weight=weights[fold.held]))
+    actual, weighed = y[rows], weights[rows]
+    metrics, folds = held_out.metrics, held_out.metrics.folds
+    assert folds is not None
+    assert metrics.rows == len(rows)
+    assert held_out.actual == pytest.approx(actual)
+    assert held_out.predicted == pytest.approx(np.array(predicted), rel=1e-9)
+    assert metrics.model.r2 == pytest.approx(r2_score(actual, predicted, sample_weight=weighed), rel=1e-9)
+    assert metrics.predict_the_mean.mae == pytest.approx(
+        mean_absolute_error(actual, mean, sample_weight=weighed), rel=1e-9
+    )
+    assert folds.count == 4
+    assert folds.mean.r2 == pytest.approx(np.mean(r2), rel=1e-9)
+    assert folds.std.r2 == pytest.approx(np.std(r2, ddof=1), rel=1e-9)
+    assert held_out.interval == conformal_interval(held_out.actual - held_out.predicted)
+
+
+def test_a_single_split_is_scored_with_the_rows_weights() -> None:
+    made = table(holdout=0.3)
+    held_out = hold_out(made.recipe, made)
+    fold, (x, y), weights = hold_out_rows(made, 0.3, seed=0), made.blocks[0].T, made.blocks.weights
+    assert weights is not None
+    oracle = LinearRegression().fit(x[fold.seen, None], y[fold.seen], sample_weight=weights[fold.seen])
+    r2 = oracle.score(x[fold.held, None], y[fold.held], sample_weight=weights[fold.held])
+    for scores in (held_out.metrics.model, held_out.metrics.least_squares):
+        assert scores.r2 == pytest.approx(r2, rel=1e-9)

@@ -77,6 +77,14 @@ def test_hidden_layers_make_an_mlp() -> None:
         ({"network": {"hidden": [0]}}, "network.mlp.hidden.0"),
         ({"network": {"kind": "mlp"}}, "network.mlp.hidden"),
         ({"holdout": 1}, "holdout"),
+        ({"split": "times:x"}, "split: 'times:x' is not random, time:COLUMN or group:COLUMN"),
+        ({"split": "random:x"}, "split: 'random:x' is not random"),
+        ({"split": "time"}, "split: 'time' is not random"),
+        ({"split": "time:"}, "split.time.column"),
+        ({"split": "group:y"}, "must be different columns"),
+        ({"weight": "y"}, "must be different columns"),
+        ({"weight": "w", "split": "time:w"}, "must be different columns"),
+        ({"cross_validate": 1}, "cross_validate"),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused_by_field(change: dict[str, Any], sentence: str) -> None:

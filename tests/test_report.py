@@ -13,12 +13,15 @@ from model_store.columns import CategoricalFeature, Category
 from model_store.manifest import (
     SCHEMA_VERSION,
     Description,
+    Folds,
     GoldenRow,
+    GroupSplit,
     Linear,
     Metrics,
     Mlp,
     ResidualQuantiles,
     Scores,
+    TimeSplit,
     Training,
 )
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
@@ -239,6 +242,26 @@ def test_a_target_of_logarithms_has_an_interval_of_factors() -> None:
     assert "between 0.209 and 12.7 times the prediction" in text
     assert "log actual − log predicted" in text
     assert "trained on the target's logarithm" in text
+
+
+def test_it_says_which_rows_were_held_out() -> None:
+    metrics = METRICS.model_copy(update={"since": "2018-09-01"})
+    made = description(metrics=metrics, training=training(split=TimeSplit(column="sold")))
+    text = text_of(report_html(made, 1, evidence()))
+    assert "On 123 rows it had not seen, the last in time by sold, from 2018-09-01 on, its root mean" in text
+    assert "Errors on 123 held-out rows, the last in time by sold, from 2018-09-01 on, which none" in text
+
+
+def test_it_says_how_the_folds_differ_and_what_weighs() -> None:
+    std = Scores(mse=0.5, rmse=0.0321, mae=12.3, r2=0.0123)
+    metrics = METRICS.model_copy(update={"folds": Folds(count=5, mean=METRICS.model, std=std)})
+    how = training(split=GroupSplit(column="maker"), cross_validate=5, weight="w")
+    text = text_of(report_html(description(metrics=metrics, training=how), 1, evidence()))
+    assert "Errors on 123 held-out rows in 5 folds, whole groups by maker, which none" in text
+    assert "Fold by fold: R² 0.765 ± 0.012, RMSE 2.500 ± 0.032, MAE 2 ± 12 (mean ± standard" in text
+    assert "held out in 5 folds" in text
+    assert "Rows are weighted by w." in text
+    assert "w, in the cost and in the scores; statistics and the interval count all rows alike" in text
 
 
 def test_without_held_out_rows_it_says_so() -> None:

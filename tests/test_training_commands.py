@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from model_store.store import open_store
 from tests.conftest import only_json, run
@@ -159,6 +160,114 @@ def test_dropped_rows_and_mixed_units_are_told(fit: Command, tmp_path: Path) -> 
     assert "Run has several units, read as one: km (" in output
 
 
+@pytest.fixture(scope="module")
+def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred sales, one a day from 2018-01-01 on, by ten makers; x says y but for noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100)
+    days = pd.date_range("2018-01-01", periods=100).strftime("%Y-%m-%d")
+    columns = {"sold": days, "maker": rng.permutation(list("abcdefghij") * 10), "w": rng.integers(0, 3, 100)}
+    path = tmp_path_factory.mktemp("sales") / "sales.csv"
+    pd.DataFrame({**columns, "x": x, "y": x + rng.normal(size=100)}).to_csv(path, index=False)
+    return path
+
+
+SALES = ("--target", "y", "--feature", "x", "--optimizer", "exact")
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--split", "random"), "on 20 held-out rows\n"),
+        (
+            ("--split", "time:sold"),
+            "on 20 held-out rows, the last in time by sold, from 2018-03-22 on\n",
+        ),
+        (("--split", "group:maker"), "on 20 held-out rows, whole groups by maker\n"),
+        (("--cross-validate", "5"), "in 5 folds\n"),
+        (
+            ("--split", "time:sold", "--cross-validate", "4"),
+            "in 4 folds, each later than the rows fitted on by sold, from 2018-01-21 on\n",
+        ),
+    ],
+)
+def test_the_rows_that_were_scored_on_are_told_and_shown(
+    fit: Command, sales: Path, tmp_path: Path, more: tuple[str, ...], sentence: str
+) -> None:
+    code, output, errors = fit(sales, tmp_path / "models", *SALES, *more)
+    assert code == 0, errors
+    assert sentence in output
+    folds = re.search(r"^R² -?\d\.\d+ ± 0\.\d+, .* of [45] folds\)$", output, re.MULTILINE)
+    assert bool(folds) == ("--cross-validate" in more)
+    shown = run("model_store", "show", "cars", "1", "--store", tmp_path / "models").stdout
+    assert sentence.removeprefix("on 20 held-out rows").strip(", \n") in shown
+    assert ("of 5 folds" in shown or "of 4 folds" in shown) == bool(folds)
+
+
+def test_json_says_the_split_the_weight_and_the_folds(fit: Command, sales: Path, tmp_path: Path) -> None:
+    asked = ("--split", "time:sold", "--cross-validate", "3", "--weight", "w", "--json")
+    code, output, errors = fit(sales, tmp_path / "models", *SALES, *asked)
+    assert code == 0, errors
+    said = parsed(output)
+    assert said["training"]["split"] == {"kind": "time", "column": "sold", "format": None}
+    assert (said["training"]["cross_validate"], said["training"]["weight"]) == (3, "w")
+    assert said["metrics"]["since"] > "2018-01-20"
+    folds = said["metrics"]["folds"]
+    assert folds["count"] == 3
+    assert folds["mean"]["r2"] < said["metrics"]["model"]["r2"] + folds["std"]["r2"]
+
+
+def test_a_weight_of_2_is_the_row_twice_and_of_0_none(fit: Command, sales: Path, tmp_path: Path) -> None:
+    table, store = pd.read_csv(sales), tmp_path / "models"
+    table.loc[table.index.repeat(table["w"])].to_csv(tmp_path / "repeated.csv", index=False)
+    asked = (*SALES, "--holdout", "0")
+    assert fit(tmp_path / "repeated.csv", store, *asked)[0] == 0
+    code, output, errors = fit(sales, store, *asked, "--weight", "w")
+    assert code == 0, errors
+    assert f"w is empty or 0 in {(table['w'] == 0).sum()} rows, which are left out" in output
+    repeated, weighted = (open_store(str(store)).load("cars", number) for number in (1, 2))
+    assert weighted.manifest.training.rows == (table["w"] > 0).sum()
+    assert weighted.manifest.training.cost == pytest.approx(repeated.manifest.training.cost, rel=1e-12)
+    columns = {"x": table["x"].tolist()}
+    assert weighted.predictor.predict(columns) == pytest.approx(repeated.predictor.predict(columns), rel=1e-9)
+
+
+def test_a_recipe_splits_and_weights_as_its_options_do(
+    command: Command, fit: Command, sales: Path, tmp_path: Path
+) -> None:
+    path, store = tmp_path / "recipe.toml", tmp_path / "models"
+    path.write_text(
+        f'data = "{sales}"\nname = "cars"\nsplit = "time:sold"\nweight = "w"\ncross_validate = 3\n'
+        'target = { name = "y" }\nfeatures = [{ name = "x" }]\nschedule = { optimizer = "exact" }\n'
+    )
+    assert command("fit", path, "--store", store)[0] == 0
+    more = ("--split", "time:sold", "--weight", "w", "--cross-validate", "3")
+    assert fit(sales, store, *SALES, *more)[0] == 0
+    ours, theirs = (open_store(str(store)).load("cars", number).manifest for number in (1, 2))
+    assert weights_file(store, 1) == weights_file(store, 2)
+    assert (ours.metrics, ours.interval, ours.training) == (theirs.metrics, theirs.interval, theirs.training)
+
+
+def test_a_learning_rate_too_large_for_the_weights_is_said_to_be_theirs(
+    fit: Command, sales: Path, tmp_path: Path
+) -> None:
+    asked = ("--target", "y", "--feature", "x", "--weight", "w", "--learning-rate", "9")
+    code, _, errors = fit(sales, tmp_path / "models", *asked)
+    assert code == 4
+    assert "because of the weights and of " in errors
+
+
+def test_compare_weights_the_rows(command: Command, sales: Path, tmp_path: Path) -> None:
+    page = ("--output", tmp_path / "compare.html", "--json")
+    asked = ("--target", "y", "--feature", "x", "--epochs", "3", "--weight", "w", *page)
+    code, output, errors = command("compare", sales, *asked)
+    assert code == 0, errors
+    table = pd.read_csv(sales)
+    line = LinearRegression().fit(table[["x"]], table["y"], sample_weight=table["w"])
+    squares = (table["y"] - line.predict(table[["x"]])) ** 2
+    assert parsed(output)["optimum"] == pytest.approx(np.average(squares, weights=table["w"]), rel=1e-9)
+
+
 HEADER = "Price,Kilometers_Driven\n"
 FINE = HEADER + "1,4\n2,5\n3,7\n"
 WILD = (*ASKED, "--holdout", "0", "--learning-rate", "9", "--epochs", "9999")
@@ -180,6 +289,12 @@ WILD = (*ASKED, "--holdout", "0", "--learning-rate", "9", "--epochs", "9999")
         (HEADER + "1,5\n2,5\n", (*ASKED, "--holdout", "0"), 3, "is constant"),
         (HEADER + "1,red\n2,5\n", ASKED, 3, "row 1 has 'red'"),
         (FINE, ASKED, 3, "--holdout 0"),
+        (FINE, (*ASKED, "--split", "times:x"), 2, "random, time:COLUMN or group:COLUMN"),
+        (FINE, (*ASKED, "--split", "time:Year"), 3, "no column 'Year'"),
+        (FINE, (*ASKED, "--weight", "Year"), 3, "no column 'Year'"),
+        (FINE, (*ASKED, "--weight", "Price"), 2, "must be different columns"),
+        (FINE, (*ASKED, "--cross-validate", "1"), 2, "cross_validate"),
+        (FINE, (*ASKED, "--cross-validate", "2"), 3, "2 folds of the 3 rows"),
         (FINE + "4,7\n", (*ASKED, "--holdout", "0.9"), 3, "--holdout 0"),
         (FINE, WILD, 4, "largest stable one is 1,"),
     ],

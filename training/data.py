@@ -30,20 +30,20 @@ class Table:
     """
 
     source: str
-    header: tuple[str, ...]
     recipe: Recipe
     blocks: Blocks
     categories: dict[str, Counter[str]]
-    empty: dict[str, int]
     units: dict[str, Counter[str]]
     dropped: dict[str, int]
-    rows_read: int
     sha256: str
+    split_by: Matrix | None = None
+    dated: bool = False
+    empty: dict[str, int] = field(default_factory=dict)
+    rows_read: int = 0
+    header: tuple[str, ...] = ()
     form: Form | None = None
     missing_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    split_by: Matrix | None = None
-    dated: bool = False
 
     @property
     def rows(self) -> int:

@@ -38,7 +38,6 @@ from training.study import Study, study
 from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
-MIXED = "is a date and the cells before it are numbers, or the reverse"
 NOT_A_WEIGHT = "is no weight: 0, or a number from 1e-30 to 1e30"
 LEAST_WEIGHT, MOST_WEIGHT = 1e-30, 1e30
 FEWEST_ROWS = 2
@@ -309,7 +308,8 @@ class Reader:
                 except ValueError as error:
                     raise DataError(self._fault(name, cells, index, str(error))) from None
                 if self.dated not in {None, dated}:
-                    raise DataError(self._fault(name, cells, index, MIXED))
+                    what = f"is {'a date' if dated else 'a number'}, and the times before it are not"
+                    raise DataError(self._fault(name, cells, index, what))
                 self.dated = dated
         return np.array([times[text] for text in texts])
 

@@ -160,7 +160,7 @@ def describe_boolean(table: Table, column: InputColumn, *, is_true: bool) -> Boo
         description=column.description,
         trues=counts["true"],
         falses=counts["false"],
-        missing=table.empty[column.name] or None,
+        missing=table.empty.get(column.name) or None,
         example=is_true,
     )
 
@@ -190,7 +190,7 @@ def describe_categories(table: Table, column: InputColumn, example: int) -> Cate
     """
     counts, rare = table.categories[column.name], table.recipe.rare_of(column)
     present = sorted((value, rows) for value, rows in counts.items() if rows >= rare)
-    merged, missing = sum(rows for rows in counts.values() if rows < rare), table.empty[column.name]
+    merged, missing = sum(rows for rows in counts.values() if rows < rare), table.empty.get(column.name, 0)
     if not present or len(present) + bool(merged) + bool(missing) < 2:
         what = f"the single category {present[0][0]!r}" if present else f"no category in {rare} rows or more"
         message = f"the column {column.name!r} of {table.source} has {what}"
