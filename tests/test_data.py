@@ -52,18 +52,31 @@ def test_numbers_are_read_to_the_last_bit(tmp_path: Path, unit: str) -> None:
     assert rows_of(table)[:, 0].tolist() == [float(text) for text in texts]
 
 
-def test_rows_with_an_empty_cell_are_left_out_and_counted_by_column(tmp_path: Path) -> None:
+def test_rows_without_a_number_are_left_out_and_counted_by_column_those_without_a_category_stay(
+    tmp_path: Path,
+) -> None:
     table = read(tmp_path, "x,y,z,c\n1,2,,a\n,3,1,b\n2,,1,a\nnull km,-,1,a\n5,6,,\n7,8,,b\n", categories="c")
-    assert rows_of(table)[:, [0, 2]].tolist() == [[1, 2], [7, 8]]
-    assert table.dropped == {"x": 2, "y": 2, "c": 1}
+    assert rows_of(table)[:, [0, 2]].tolist() == [[1, 2], [5, 6], [7, 8]]
+    assert table.dropped == {"x": 2, "y": 2}
     assert table.categories == {"c": {"a": 1, "b": 1}}
+    assert table.empty == {"c": 1}
+    assert table.columns(rows_of(table))["c"] == ["a", None, "b"]
+
+
+def test_a_row_without_a_category_is_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = table_file(tmp_path, "y,c\n1,a\n2,\n3,b\n")
+    features = [{"name": "c", "kind": "categorical", "missing": "drop"}]
+    table = read_table(path, make_recipe({"target": {"name": "y"}, "features": features}))
+    assert table.target().tolist() == [1, 3]
+    assert table.dropped == {"c": 1}
 
 
 def test_missing_mean_keeps_the_rows_that_have_a_target_and_their_categories(tmp_path: Path) -> None:
     text = "x,y,c\n1,2,a\n,3,b\n2,,a\n3,4,\n"
     table = read(tmp_path, text, categories="c", missing="mean")
-    assert np.array_equal(rows_of(table), np.array([[1.0, 0.0, 2.0], [np.nan, 1.0, 3.0]]), equal_nan=True)
-    assert table.dropped == {"y": 1, "c": 1}
+    rows = [[1.0, 0.0, 2.0], [np.nan, 1.0, 3.0], [3.0, np.nan, 4.0]]
+    assert np.array_equal(rows_of(table), np.array(rows), equal_nan=True)
+    assert table.dropped == {"y": 1}
 
 
 def test_units_are_taken_off_and_counted(tmp_path: Path) -> None:
@@ -270,12 +283,14 @@ def test_a_parquet_file_and_a_folder_of_them_equal_the_csv(tmp_path: Path, mixed
         read_table(tmp_path / name, recipe("x w", categories="c", missing="mean"))
         for name in ("table.csv", "table.parquet", "folder")
     ]
-    assert tables[0].rows == 59
+    assert tables[0].rows == 60
+    assert tables[0].empty == {"c": 1}
     for table in tables[1:]:
         assert np.array_equal(rows_of(table), rows_of(tables[0]), equal_nan=True)
-        assert (table.categories, table.units, table.dropped) == (
+        assert (table.categories, table.units, table.dropped, table.empty) == (
             tables[0].categories,
             tables[0].units,
+            {},
             {"c": 1},
         )
     assert len({table.sha256 for table in tables}) == 3

@@ -248,7 +248,7 @@ def test_booleans_whole_numbers_and_dates_are_categories_by_their_text(tmp_path:
         assert table.categories == {
             "c": {"true": 1, "false": 1},
             "d": {"7": 1, "8": 1},
-            "e": {"2020-05-01": 2},
+            "e": {"2020-05-01": 3},
         }
 
 

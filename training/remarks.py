@@ -80,7 +80,8 @@ def remarks_on(table: Table, held_out: NDArray[np.bool_] | None = None) -> tuple
 def lost_rows(table: Table) -> Iterator[Remark]:
     """The rows that a missing value costs, by column, the worst first."""
     for name, rows in sorted(table.dropped.items(), key=lambda item: -item[1]):
-        found = f"{name} is empty in {rows:,} rows, which are left out of {table.rows_read:,}"
+        empty = "empty or 0" if name == table.recipe.weight else "empty"
+        found = f"{name} is {empty} in {rows:,} rows, which are left out of {table.rows_read:,}"
         yield Remark(name, found, rows, remedy(table, name))
     if len(table.dropped) > 1:
         lost, worst = table.rows_read - table.rows, max(table.dropped, key=table.dropped.__getitem__)
