@@ -35,9 +35,8 @@ def hold_out_rows(table: Table, share: float, seed: int) -> Fold:
     if split.kind == "random":
         held = split_at_random(table.rows, share, seed)
     elif split.kind == "time":
-        times = split_by(table)
-        (since,) = borders(table, [table.rows - round(table.rows * share)])
-        held = times >= since
+        (start,) = borders(table, [table.rows - round(table.rows * share)])
+        held = split_by(table) >= start
     else:
         groups, sizes = grouped(table, fewest=2)
         held = np.isin(groups, draw_groups(sizes, table.rows * share, seed))
@@ -58,19 +57,23 @@ def cross_validation(table: Table, count: int, seed: int) -> list[Fold]:
         )
         raise DataError(message)
     if split.kind == "time":
-        times = split_by(table)
-        starts = borders(table, [round(table.rows * part / (count + 1)) for part in range(1, count + 1)])
-        ends = [*starts[1:], np.inf]
-        return [
-            Fold(times < start, (start <= times) & (times < end))
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        return folds_in_time(table, count)
     if split.kind == "group":
         groups, sizes = grouped(table, fewest=count)
         labels = spread_groups(sizes, count, seed)[groups]
     else:
         labels = np.random.default_rng(seed).permutation(np.arange(table.rows) % count)
     return [Fold(labels != label, labels == label) for label in range(count)]
+
+
+def folds_in_time(table: Table, count: int) -> list[Fold]:
+    """The second to the last of `count` + 1 parts about as long, each held out after all the parts before."""
+    times = split_by(table)
+    starts = borders(table, [round(table.rows * part / (count + 1)) for part in range(1, count + 1)])
+    return [
+        Fold(times < start, (start <= times) & (times < end))
+        for start, end in zip(starts, [*starts[1:], np.inf], strict=True)
+    ]
 
 
 def since(table: Table, folds: list[Fold]) -> str | None:
