@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model_store._promotions import promotions_of
+from model_store._storage import LocalDisk
 from model_store.manifest import MANIFEST, Linear, Mlp
-from model_store.promotions import promotions_of
-from model_store.storage import LocalDisk
 from model_store.store import Store, open_store
 from model_store.versions import folder_of
 from tests.toys import publish_toy

@@ -1,1 +1,25 @@
-"""What a model is: its manifest, the one encoder, the forward pass in numpy, and where its versions live."""
+"""What a model is: its manifest, the one encoder, the forward pass in numpy, and where its versions live.
+
+Others use the modules that `__all__` names. `store` and `versions` keep versions, `manifest` and `parts` say
+what is in one, `columns` and `dates` what an input takes; `predictor`, `answers` and `explanation` answer;
+`sniffing`, `forms`, `records`, `cells` and `names` read tables; `errors` are refusals, `tables` what is printed.
+"""
+
+__all__ = [
+    "answers",
+    "cells",
+    "columns",
+    "dates",
+    "errors",
+    "explanation",
+    "forms",
+    "manifest",
+    "names",
+    "parts",
+    "predictor",
+    "records",
+    "sniffing",
+    "store",
+    "tables",
+    "versions",
+]

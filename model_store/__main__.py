@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from typing import Any
 
-from model_store.difference import Difference, differences
+from model_store._difference import Difference, differences
+from model_store._promotions import LONGEST_REASON, Promotion
 from model_store.errors import NothingPromoted, StoreError
-from model_store.promotions import LONGEST_REASON, Promotion
 from model_store.store import Store, open_store
 from model_store.tables import (
     HISTORY_HEADING,

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from model_store import dates
+from model_store._spelling import meant
 from model_store.cells import MISSING, DecimalMark, read_numbers
 from model_store.parts import ColumnName, Part, Range, refuse_repeats
-from model_store.spelling import meant
 
 T = TypeVar("T")
 Matrix: TypeAlias = NDArray[np.float64]

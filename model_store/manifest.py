@@ -21,11 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from model_store._sealed import dump, is_sealed, parse
 from model_store.columns import Feature, Matrix
 from model_store.errors import InvalidName, ManifestInvalid
 from model_store.forms import Form
 from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
-from model_store.sealed import dump, is_sealed, parse
 
 SCHEMA_VERSION = 3
 WEIGHTS: Final = "weights.safetensors"

@@ -1,8 +1,8 @@
 """The store: append-only versions and promotions of models, the same on every storage.
 
     <name>/versions/3/weights.safetensors … manifest.json    `versions.py`
-    <name>/promotions/7.json                                 `promotions.py`, a ledger
-    <name>/pruned/2.0123456789abcdef.json                    `pruning.py`
+    <name>/promotions/7.json                                 `_promotions.py`, a ledger
+    <name>/pruned/2.0123456789abcdef.json                    `_pruning.py`
 
 Nothing is overwritten or ordered by time, so a crash at any instant leaves the old state or the new one.
 Only pruning, here, removes anything.
@@ -11,11 +11,11 @@ Only pruning, here, removes anything.
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from model_store._promotions import Promotions
+from model_store._pruning import pruned_versions, record_pruning
+from model_store._storage import LocalDisk
 from model_store.errors import ExtraMissing, StoreUrlInvalid, VersionInUse, VersionNotFound
 from model_store.manifest import MANIFEST, check_name
-from model_store.promotions import Promotions
-from model_store.pruning import pruned_versions, record_pruning
-from model_store.storage import LocalDisk
 from model_store.versions import folder_of
 
 UNFINISHED_FOR_GOOD = timedelta(days=1)
@@ -79,7 +79,7 @@ def open_store(url: str) -> Store:
     if scheme not in REMOTE_SCHEMES:
         raise StoreUrlInvalid(url)
     try:
-        from model_store.remote import ObjectStorage  # noqa: PLC0415  (an extra that a local store does not need)
+        from model_store._remote import ObjectStorage  # noqa: PLC0415  (an extra that a local store does not need)
     except ModuleNotFoundError:
         raise ExtraMissing(url) from None
     return Store(ObjectStorage(url))

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.difference import Difference
+from model_store._difference import Difference
+from model_store._promotions import Promotion
 from model_store.manifest import Folds, Manifest
-from model_store.promotions import Promotion
 from model_store.versions import Version
 
 LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"

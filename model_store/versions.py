@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from model_store._ledger import is_number, numbers_in
+from model_store._pruning import pruned_versions
+from model_store._storage import Storage
 from model_store.errors import (
     FileDiffers,
     ManifestInvalid,
@@ -23,7 +26,6 @@ from model_store.errors import (
     VersionNotFound,
     VersionRefused,
 )
-from model_store.ledger import is_number, numbers_in
 from model_store.manifest import (
     MANIFEST,
     REPORT,
@@ -35,8 +37,6 @@ from model_store.manifest import (
     is_name,
 )
 from model_store.predictor import Predictor, check_golden, load_weights
-from model_store.pruning import pruned_versions
-from model_store.storage import Storage
 
 MOST_MANIFEST_BYTES = 64 * 2**20
 

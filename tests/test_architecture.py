@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import model_store
+
 ROOT = Path(__file__).parent.parent
 OURS = {"app", "model_store", "training", "tests", "benchmarks"}
 HEAVY = {"torch", "pandas"}
@@ -46,6 +48,26 @@ def imported(package: str, node: ast.AST) -> list[str]:
 )
 def test_a_package_imports_only_those_below_it(package: str, allowed: set[str]) -> None:
     assert imports(package) & OURS == allowed
+
+
+def test_a_package_shows_what_others_may_use_and_hides_the_rest_by_its_name() -> None:
+    modules = {path.stem for path in (ROOT / "model_store").glob("*.py")} - {"__init__", "__main__"}
+    assert {name for name in modules if not name.startswith("_")} == set(model_store.__all__)
+    used = {
+        name
+        for package in ("app", "training")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "model_store"
+        for name in [str(node.module).partition(".")[2]]
+        for name in ([name] if name else [alias.name for alias in node.names])
+    }
+    assert used == set(model_store.__all__)
+
+
+@pytest.mark.parametrize("package", ["app", "model_store", "training"])
+def test_a_package_tells_type_checkers_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("package", ["app", "model_store"])

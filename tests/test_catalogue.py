@@ -18,7 +18,7 @@ from app.refusals import Refused
 from app.schemas import Versions
 from app.settings import Settings
 from app.telemetry import Telemetry
-from model_store.storage import LocalDisk
+from model_store._storage import LocalDisk
 from model_store.store import Store
 from tests.in_process import InProcess
 from tests.toys import AGE, FUEL, POWER, publish_toy, toy_rows

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model_store._difference import Difference, differences
 from model_store.columns import CategoricalFeature, Category
-from model_store.difference import Difference, differences
 from model_store.manifest import Description, GoldenRow, Linear, Metrics, Mlp, ResidualQuantiles, Scores
 from model_store.predictor import dump_weights
 from model_store.store import Store

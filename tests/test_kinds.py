@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from model_store.difference import differences
+from model_store._difference import differences
 from model_store.manifest import Linear, Mlp
 from model_store.store import open_store
 from model_store.tables import version_text

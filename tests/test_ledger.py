@@ -5,10 +5,10 @@ from typing import Final
 
 import pytest
 
+from model_store._ledger import Entry, Ledger, numbers_in
+from model_store._remote import ObjectStorage
+from model_store._storage import LocalDisk, Storage
 from model_store.errors import EntryInvalid, PathMissing, PathTaken, TooLarge
-from model_store.ledger import Entry, Ledger, numbers_in
-from model_store.remote import ObjectStorage
-from model_store.storage import LocalDisk, Storage
 from tests.toys import sealed_json
 
 HIGHEST: Final = 9_999_999_999

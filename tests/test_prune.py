@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
+from model_store._remote import ObjectStorage
+from model_store._storage import LocalDisk, Storage
 from model_store.errors import InvalidName, ModelNotFound, VersionInUse, VersionNotFound, VersionPruned
 from model_store.predictor import dump_weights
-from model_store.remote import ObjectStorage
-from model_store.storage import LocalDisk, Storage
 from model_store.store import Store
 from tests.toys import publish_toy, toy_description, toy_weights
 

@@ -20,6 +20,8 @@ import pytest
 
 from app.__main__ import main as serve
 from model_store.__main__ import main as look_after
+from model_store._remote import ObjectStorage
+from model_store._storage import LocalDisk, Storage
 from model_store.errors import (
     FileDiffers,
     ModelNotFound,
@@ -31,8 +33,6 @@ from model_store.errors import (
     VersionNotFound,
 )
 from model_store.manifest import Linear
-from model_store.remote import ObjectStorage
-from model_store.storage import LocalDisk, Storage
 from model_store.store import Store, open_store
 from tests.clouds import BUCKET, free_port, put, s3, s3_variables
 from tests.conftest import started, wait_until_ready

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from model_store._sealed import dump, is_sealed, parse
 from model_store.parts import Part
-from model_store.sealed import dump, is_sealed, parse
 from tests.toys import sealed_json
 
 

@@ -251,7 +251,7 @@ HANGING = """
 import sys
 from threading import Event
 from app.__main__ import main
-from model_store.storage import LocalDisk
+from model_store._storage import LocalDisk
 
 listed = LocalDisk.list
 LocalDisk.list = lambda disk, folder: listed(disk, folder) if folder != "toy/versions" else Event().wait(40)

@@ -1,6 +1,6 @@
 import pytest
 
-from model_store.spelling import meant, spellings
+from model_store._spelling import meant, spellings
 
 KNOWN = ("Hafen", "Kai", "Diesel", "diesel oil", "cats", "cat", "X")
 

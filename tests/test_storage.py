@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
+from model_store._storage import LocalDisk
 from model_store.errors import PathMissing, PathTaken, StorageFailed, StoreError, TooLarge
-from model_store.storage import LocalDisk
 
 LIMIT = 10**7
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+from model_store._storage import LocalDisk
 from model_store.columns import encode
 from model_store.errors import (
     FileDiffers,
@@ -33,7 +34,6 @@ from model_store.errors import (
 )
 from model_store.manifest import GoldenRow, Manifest, Mlp
 from model_store.predictor import dump_weights
-from model_store.storage import LocalDisk
 from model_store.store import Store, open_store
 from model_store.versions import MOST_MANIFEST_BYTES
 from tests.toys import publish_toy, sealed_json, toy_description, toy_rows, toy_weights

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, PositiveInt
 
+from model_store._sealed import dump
+from model_store._storage import Storage
 from model_store.parts import Part
-from model_store.sealed import dump
-from model_store.storage import Storage
 
 RECORD = re.compile(r"([1-9][0-9]{0,9})\.[0-9a-f]{16}\.json")
 

@@ -11,6 +11,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field, PositiveInt
 
+from model_store._ledger import Entry, Ledger
+from model_store._pruning import pruned_versions
+from model_store._storage import Storage
 from model_store.errors import (
     ManifestInvalid,
     NothingPromoted,
@@ -19,11 +22,8 @@ from model_store.errors import (
     PromotionInvalid,
     VersionPruned,
 )
-from model_store.ledger import Entry, Ledger
 from model_store.manifest import MANIFEST, check_name
 from model_store.parts import Sha256
-from model_store.pruning import pruned_versions
-from model_store.storage import Storage
 from model_store.versions import Version, Versions, folder_of
 
 LONGEST_REASON = 2_000

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 
 from pydantic import PositiveInt
 
+from model_store._sealed import dump, parse
+from model_store._storage import Storage
 from model_store.errors import EntryInvalid, PathMissing, TooLarge
 from model_store.parts import Part
-from model_store.sealed import dump, parse
-from model_store.storage import Storage
 
 LONGEST_NUMBER = 10
 
