@@ -2,7 +2,7 @@
 
 Others use the modules that `__all__` names. `store` and `versions` keep versions, `manifest` and `parts` say
 what is in one, `columns` and `dates` what an input takes; `predictor`, `answers` and `explanation` answer;
-`sniffing`, `forms`, `records`, `cells` and `names` read tables; `errors` are refusals, `tables` what is printed.
+`sniffing`, `forms`, `records`, `cells` and `names` read tables; `errors` are refusals; `tables` is printed.
 """
 
 __all__ = [
