@@ -160,3 +160,14 @@ def test_a_column_that_does_not_vary_is_refused_by_name(
     table = read_table(tmp_path / "table.csv", make_recipe(RECIPE | fields))
     with pytest.raises(DataError, match=sentence):
         describe_columns(table)
+
+
+def test_an_example_is_a_value_that_was_met_though_the_typical_row_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = [(f"{row % 4}.5" if row > 30 else "", "ab"[row % 2] if row > 30 else "", row) for row in range(40)]
+    path.write_text("x,c,y\n" + "".join(f"{x},{c},{y}\n" for x, c, y in rows))
+    features = [{"name": "x", "missing": "indicator"}, {"name": "c", "kind": "categorical"}]
+    table = read_table(path, make_recipe({"target": {"name": "y"}, "features": features}))
+    (number, category), _ = describe_columns(table)
+    assert number.plain_example in {0.5, 1.5, 2.5, 3.5}
+    assert category.plain_example in {"a", "b"}

@@ -86,10 +86,13 @@ def describe_columns(table: Table) -> tuple[tuple[Feature, ...], Target]:
     for name, column_moments in zip(names, moments, strict=True):
         if name not in table.categories:
             check_varies(table, name, column_moments)
-    sample = sampled(table.blocks)
+    read = sampled(table.blocks)
     usual = [most_frequent(table, name, each) for name, each in zip(names, moments, strict=True)]
-    sample = np.where(np.isnan(sample), usual, sample)
-    example = sample[typical_row(sample, table.recipe.features)]
+    sample = np.where(np.isnan(read), usual, read)
+    typical = read[typical_row(sample, table.recipe.features)]
+    medians = np.nanquantile(read, 0.5, axis=0, method="lower")
+    met = np.where([name in table.categories for name in names], usual, medians)
+    example = np.where(np.isnan(typical), met, typical)
     features = tuple(
         describe_feature(table, column, moments[index], sample[:, index], float(example[index]))
         for index, column in enumerate(table.recipe.features)
