@@ -137,8 +137,9 @@ def test_days_that_could_be_months_are_left_out_with_what_to_say() -> None:
     assert '--date "x=%d/%m/%Y", or "x=%m/%d/%Y"' in found.why
 
 
-def test_dates_that_are_missing_are_left_out_with_what_to_say() -> None:
-    found = decision([*days("%Y-%m-%d"), "", ""])
+@pytest.mark.parametrize("hole", ["", "NA"])
+def test_dates_that_are_missing_are_left_out_with_what_to_say(hole: str) -> None:
+    found = decision([*days("%Y-%m-%d"), hole, hole])
     assert (found.taken_as, found.why) == (None, "dates, but 2 rows have none; --date drops these")
 
 
@@ -198,6 +199,14 @@ def test_what_a_person_named_stays_and_what_is_excluded_goes() -> None:
     assert (found["c"].taken_as, found["c"].why) == (None, "as was asked")
 
 
+def test_what_rows_are_weighed_or_grouped_by_is_no_input_and_what_orders_them_is() -> None:
+    piece = {name: repeated("1", "2", "3") for name in ("y", "w", "g", "t")}
+    grouped = decided([piece], weight="w", split="group:g")
+    assert [name for name, each in grouped.items() if each.taken_as] == ["t"]
+    timed = decided([piece], split="time:t")
+    assert [name for name, each in timed.items() if each.taken_as] == ["w", "g", "t"]
+
+
 def test_pieces_of_any_length_give_the_same_decisions() -> None:
     rng = np.random.default_rng(0)
     table = {
@@ -244,6 +253,11 @@ def test_a_decided_recipe_has_the_features_and_says_how_rare_and_new_categories_
     assert not decided.is_open
     assert (decided.features, decided.exclude) == ((column,), ())
     assert (decided.rare, decided.new_categories) == (10, "other")
+
+
+def test_where_new_categories_are_refused_rare_ones_stay_as_they_are() -> None:
+    decided = closed(recipe(new_categories="refuse"), [Decision("x", InputColumn(name="x"), "")])
+    assert (decided.rare, decided.new_categories) == (1, "refuse")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def read(folder: Path, columns: dict[str, list[str]], **fields: Any) -> Table:
     features = [
         {"name": name, "kind": "categorical" if name == "c" else "numeric"} for name in columns if name != "y"
     ]
-    return read_table(path, make_recipe({"target": {"name": "y"}, "features": features, **fields}))
+    return read_table(path, make_recipe({"target": {"name": "y"}, "features": features} | fields))
 
 
 def remarks(folder: Path, columns: dict[str, list[str]], **fields: Any) -> tuple[Remark, ...]:
@@ -66,6 +66,17 @@ def test_rows_that_are_left_out_are_told_with_what_would_keep_them(tmp_path: Pat
     )
     assert (whole.found, whole.rows) == ("4 of 400 rows are left out in all, most of them for x", 4)
     assert [remark.column for remark in remarks(tmp_path, columns, missing="mean")] == ["y"]
+
+
+def test_a_weight_of_0_and_a_row_without_a_time_are_told_as_what_they_are(tmp_path: Path) -> None:
+    columns = clean()
+    columns["w"] = ["0", "1 kg", "2", ""] * (ROWS // 4)
+    columns["t"] = [str(row) if row else "" for row in range(ROWS)]
+    features = [{"name": "x"}]
+    found = remarks(tmp_path, columns, features=features, weight="w", split="time:t", holdout=0.3)
+    assert [(remark.column, remark.rows) for remark in found] == [("w", 200), ("t", 1), (None, 200)]
+    assert "w is empty or 0 in 200 rows" in found[0].found
+    assert found[1].advice == "Every row needs a value to be split or weighed by"
 
 
 def test_copies_of_rows_are_told_and_those_on_both_sides_of_the_split(tmp_path: Path) -> None:

@@ -49,9 +49,11 @@ def infer(studies: Iterable[Study], recipe: Recipe) -> tuple[Decision, ...]:
     decisions = []
     for study in studies:
         if study.name in recipe.exclude:
-            decisions.append(Decision(study.name, None, "as was asked"))
+            decisions.append(left_out(study, "as was asked"))
         elif study.name in named:
             decisions.append(Decision(study.name, named[study.name], "as was asked"))
+        elif study.name == recipe.weight or (recipe.split.kind == "group" and study.name in recipe.beside):
+            decisions.append(left_out(study, "rows are split or weighed by it"))
         elif study.name != recipe.target.name:
             decisions.append(decide(study, recipe.rare or RARE))
     return tuple(decisions)
@@ -71,7 +73,7 @@ def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
             "features": tuple(features),
             "exclude": (),
             "schedule": schedule,
-            "rare": recipe.rare or RARE,
+            "rare": recipe.rare or (1 if recipe.new_categories == "refuse" else RARE),
             "new_categories": recipe.new_categories or "other",
         }
     )
@@ -126,8 +128,8 @@ def date(study: Study, _rare: int) -> Decision | None:
             return left_out(study, f"the dates could be {form} as well as {other}: {hint}")
         (form,) = one_way
         why = f", not {exchanged(form)}: so the rows are in the order of time"
-    if study.empty:
-        return left_out(study, f"dates, but {study.empty:,} rows have none; --date drops these")
+    if missing := study.numbers.holes.total():
+        return left_out(study, f"dates, but {missing:,} rows have none; --date drops these")
     column = InputColumn(name=study.name, kind="date", format=None if form == ISO else form)
     return Decision(study.name, column, f"dates as {form}{why}")
 

@@ -26,7 +26,7 @@ from training.reading import check_names, read_rows, study_columns, table_at
 from training.recipe import Recipe, RecipeFile
 from training.remarks import Findings, remarks_on
 from training.sources import Source
-from training.splits import hold_out_rows
+from training.splits import Mask, hold_out_rows
 from training.train import Model, stop_early, train
 
 SILENT: Final = Narrator(quiet=True)
@@ -132,11 +132,18 @@ def read(
     """The recipe's columns of the table, and what was found of it; raises DataError."""
     with narrator.waiting(f"reading {source.name}"):
         table = read_rows(source, recipe)
-        held_out = hold_out_rows(table, recipe.holdout, recipe.schedule.seed).held if recipe.holdout else None
-        findings = Findings(decisions, remarks_on(table, held_out))
+        findings = Findings(decisions, remarks_on(table, held_out_once(table)))
     narrator.table(table)
     narrator.remarks(findings.remarks)
     return table, findings
+
+
+def held_out_once(table: Table) -> Mask | None:
+    """The rows that are scored on, None if there are none or each is one in its turn; raises DataError."""
+    recipe = table.recipe
+    if recipe.cross_validate or not recipe.holdout:
+        return None
+    return hold_out_rows(table, recipe.holdout, recipe.schedule.seed).held
 
 
 def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:

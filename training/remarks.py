@@ -92,6 +92,8 @@ def lost_rows(table: Table) -> Iterator[Remark]:
 def remedy(table: Table, name: str) -> str:
     """What would keep the rows in which a column has no value."""
     kinds = {column.name: column.kind for column in table.recipe.features}
+    if name in table.recipe.beside:
+        return "Every row needs a value to be split or weighed by"
     if name not in kinds:
         return "Nothing can be learned from a row without it"
     if kinds[name] == "numeric":
@@ -197,8 +199,8 @@ def nearly_constant(table: Table, column: InputColumn, values: Matrix, _target: 
 def mixed_units(table: Table) -> Iterator[Remark]:
     """Columns with numbers in several units, or some with a unit and some without."""
     columns = [*(column.name for column in table.recipe.features), table.recipe.target.name]
-    for name, units in table.units.items():
-        numbers = count(table, columns.index(name), np.isfinite)
+    for index, name in enumerate(columns):
+        units, numbers = table.units.get(name, Counter()), count(table, index, np.isfinite)
         bare = {"none": numbers - units.total()} if 0 < units.total() < numbers else {}
         found = Counter(units | bare)
         if len(found) > 1:

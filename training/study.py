@@ -149,7 +149,7 @@ class Dates:
     formats: dict[str, Order] | None = None
 
     def add(self, cells: Sequence[str]) -> None:
-        """Look at more cells, none of them empty; drop the formats that do not read them."""
+        """Look at more cells, none of them missing; drop the formats that do not read them."""
         if self.formats is None:
             self.formats = {form: Order() for form in (ISO, *with_shape(cells[0]))}
         texts = set(cells) if self.formats else ()
@@ -209,7 +209,8 @@ class Study:
         del counts[""]
         if counts:
             self.texts.add(counts)
-            self.dates.add([cell for cell in cells if cell])
+        if present := [cell for cell in cells if cell not in self.numbers.holes]:
+            self.dates.add(present)
 
 
 def study(pieces: Iterable[Piece], read: ReadNumber = read_number) -> dict[str, Study]:
