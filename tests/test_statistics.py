@@ -7,7 +7,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from model_store.columns import CategoricalFeature, Feature, Matrix, NumericFeature
+from model_store.columns import CategoricalFeature, DateFeature, Feature, Matrix, NumericFeature, encode
 from training import blocks, statistics
 from training.blocks import Blocks
 from training.data import DataError
@@ -171,3 +171,94 @@ def test_an_example_is_a_value_that_was_met_though_the_typical_row_has_none(tmp_
     (number, category), _ = describe_columns(table)
     assert number.plain_example in {0.5, 1.5, 2.5, 3.5}
     assert category.plain_example in {"a", "b"}
+
+
+ROWS = 400
+
+
+def every_kind() -> pd.DataFrame:
+    """A number and a boolean with gaps, a category with gaps and rare values, and a day in every row."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "number": rng.normal(50, 9, ROWS),
+            "category": rng.choice(["a", "b", "rare", "rarer"], ROWS, p=[0.6, 0.38, 0.01, 0.01]),
+            "flag": rng.choice(["true", "False"], ROWS),
+            "day": pd.date_range("2019-03-01", periods=ROWS, freq="D").strftime("%d/%m/%Y"),
+            "y": rng.normal(size=ROWS),
+        }
+    )
+    table.loc[::9, "number"] = np.nan
+    table.loc[::11, "category"] = None
+    table.loc[::13, "flag"] = None
+    return table
+
+
+KINDS = [
+    {"name": "number", "missing": "indicator"},
+    {"name": "category", "kind": "categorical", "rare": 10, "new_categories": "other"},
+    {"name": "flag", "kind": "boolean"},
+    {"name": "day", "kind": "date", "format": "%d/%m/%Y"},
+]
+
+
+def test_inputs_of_every_kind_are_encoded_as_by_pandas(tmp_path: Path) -> None:
+    table = every_kind()
+    table.to_csv(tmp_path / "table.csv", index=False)
+    read = read_table(tmp_path / "table.csv", make_recipe({"target": {"name": "y"}, "features": KINDS}))
+    features, _ = describe_columns(read)
+    day = pd.to_datetime(table["day"], format="%d/%m/%Y")
+    days = (day - pd.Timestamp("1970-01-01")).dt.days
+    level = table["category"].replace({"rare": "other", "rarer": "other"}).fillna("missing")
+    truth = table["flag"].map({"true": 1.0, "False": 0.0})
+    filled = table["number"].fillna(table["number"].mean())
+    expected = np.column_stack(
+        [
+            (filled - filled.mean()) / filled.std(ddof=0),
+            table["number"].isna(),
+            *(level == name for name in ("a", "b", "missing", "other")),
+            truth.fillna(truth.mean()),
+            truth.isna(),
+            (days - days.mean()) / days.std(ddof=0),
+            *(day.dt.month == month for month in range(1, 13)),
+            *(day.dt.day_of_week == weekday for weekday in range(7)),
+        ]
+    )
+    encoded = encode(features, read.columns(read.blocks[0]))
+    assert encoded == pytest.approx(expected.astype(float), abs=1e-12)
+    baseline = np.concatenate([feature.baseline for feature in features])
+    assert baseline == pytest.approx(expected.astype(float).mean(axis=0), abs=1e-12)
+
+
+def test_what_no_row_lacks_has_no_level_for_it(tmp_path: Path) -> None:
+    table = every_kind().dropna()
+    features, _ = described(tmp_path, table, features=KINDS)
+    assert not any(feature.accepts(None) for feature in features[1:])
+    number, category, flag, _ = (feature.model_dump() for feature in features)
+    assert (number["missing_share"], category["missing"], flag["missing"]) == (None, None, None)
+
+
+def test_hours_are_told_where_they_differ_and_months_only_where_all_were_there(tmp_path: Path) -> None:
+    hours = pd.date_range("2020-01-01", periods=24 * 14, freq="h")
+    table = pd.DataFrame({"at": hours, "y": np.arange(len(hours))})
+    (feature,), _ = described(tmp_path, table, features=[{"name": "at", "kind": "date"}])
+    assert isinstance(feature, DateFeature)
+    assert feature.parts == {"weekday": (48,) * 7, "hour": (14,) * 24}
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "sentence"),
+    [
+        (["true"] * 20, "boolean", "is always true"),
+        (["FALSE"] * 20, "boolean", "is always false"),
+        (["a"] * 20, "categorical", "has the single category 'a'"),
+        (["a", "b"] * 10, "categorical", "has no category in 15 rows or more"),
+        (["2020-05-01"] * 20, "date", "is constant"),
+    ],
+)
+def test_an_input_of_any_kind_that_does_not_vary_is_refused(
+    tmp_path: Path, cells: list[str], kind: str, sentence: str
+) -> None:
+    table = pd.DataFrame({"x": cells, "y": np.arange(len(cells))})
+    with pytest.raises(DataError, match=sentence):
+        described(tmp_path, table, features=[{"name": "x", "kind": kind}], rare=15)
