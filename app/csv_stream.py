@@ -248,7 +248,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def only(kept: NDArray[np.bool_], values: Column) -> Column:
-    """The values that a mask chooses."""
+    """The values of a column (n,) that a mask (n,) chooses."""
     return values[kept] if isinstance(values, np.ndarray) else list(compress(values, kept))
 
 
