@@ -76,7 +76,7 @@ def unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def opened(piece: bytes) -> Any:
-    """A piece of a body, parsed; TOO_LONG if that would hold up the requests beside it."""
+    """A piece of a body, parsed; TOO_LONG if that would hold up the requests beside it. Raises as `parse`."""
     return parse(piece) if len(piece) <= LARGE else TOO_LONG
 
 
@@ -102,7 +102,10 @@ def members_of(content: bytes, known: Sequence[str]) -> dict[str, bytes]:
 
 
 def known_members(content: bytes, known: Sequence[str], *, strict: bool) -> dict[str, bytes] | None:
-    """An object's known members; None if it is no object or, if `strict`, has others."""
+    """An object's known members; None if it is no object or, if `strict`, has others.
+
+    Raises Refused if it is not JSON.
+    """
     names = {f"f{index}": name for index, name in enumerate(known)}
     fields = [(field, Raw | UnsetType, UNSET) for field in names]
     envelope = defstruct("Envelope", fields, rename=names, forbid_unknown_fields=strict)

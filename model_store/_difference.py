@@ -69,7 +69,7 @@ def weights(version: Version) -> Iterator[tuple[str, Value]]:
 
 
 def root_mean_square(tensor: Matrix) -> float:
-    """The square root of the mean square, where a square may be too large or too small for a float."""
+    """The square root of the mean square of a tensor of any shape, also where squares overflow or vanish."""
     largest = float(np.abs(tensor).max())
     return largest * float(np.sqrt(np.mean((tensor / largest) ** 2))) if largest else 0.0
 

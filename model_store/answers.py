@@ -85,7 +85,7 @@ class Answerer:
         ]
 
     def answer(self, columns: Columns) -> Answers:
-        """Answer n rows, given as columns of accepted values.
+        """Answer n rows, given as columns (n,) of accepted values; raises KeyError for a missing column.
 
         The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
         training range may overflow to an infinity: the caller decides what that means.

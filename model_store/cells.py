@@ -99,7 +99,7 @@ def kinds_of_words(
 
 
 def read_plain(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64] | None:
-    """Cells that are all empty or numbers as JSON has them but for the decimal mark; None for others."""
+    """Cells that are all empty or numbers as JSON has them but for the decimal mark, (n,); or None."""
     joined = "\n".join([cell or "null" for cell in cells])
     if decimal == ",":
         if "." in joined:

@@ -152,7 +152,7 @@ class Kind(Part):
 
     @abstractmethod
     def column(self, values: Values) -> Column:
-        """Values that are all accepted as a column."""
+        """n values that are all accepted as a column, (n,)."""
 
     @abstractmethod
     def read(self, values: Values) -> Reading:
@@ -172,7 +172,7 @@ class Kind(Part):
 
     @abstractmethod
     def outside(self, column: Column) -> Positions:
-        """The positions in a column of accepted values that lie outside the training range."""
+        """The positions in a column (n,) of accepted values that lie outside the training range."""
 
     @abstractmethod
     def row_ranger(self) -> Callable[[Any], bool] | None:
@@ -197,7 +197,7 @@ class Measured(Range, Kind):
         """Values that are all accepted as float64, (n,)."""
 
     def outside(self, column: Column) -> Positions:
-        """Where a value is below the least or above the greatest of training."""
+        """The positions in a column (n,) of what is below the least or above the greatest of training."""
         return np.flatnonzero(self._beyond()(self.column(column)))
 
     def _z_score(self) -> Callable[[Any], Any]:
@@ -243,7 +243,7 @@ class NumericFeature(Measured):
 
     @property
     def baseline(self) -> Matrix:
-        """0, the mean of z-scores, and the share of missing values."""
+        """0, the mean of z-scores, and the share of missing values, (width,)."""
         return np.array([0.0, self.missing_share] if self.missing_share else [0.0])
 
     @property
@@ -317,7 +317,10 @@ class NumericFeature(Measured):
         return np.flatnonzero(~np.isfinite(numbers) if self.fill is None else np.isinf(numbers))
 
     def encode(self, column: Column) -> Matrix:
-        """(x - mean) / std, `fill` in place of a missing x; 1.0 where it is missing, if that is a column."""
+        """(x - mean) / std, `fill` in place of a missing x; 1.0 where it is missing, if that is a column.
+
+        Of a column (n,), a matrix (width, n).
+        """
         x = self.column(column)
         missing = np.isnan(x)
         z: Matrix = self._z_score()(x if self.fill is None else np.where(missing, self.fill, x))
@@ -376,7 +379,7 @@ class DateFeature(Measured):
 
     @property
     def baseline(self) -> Matrix:
-        """0, the mean of z-scores, and the shares of each part's values."""
+        """0, the mean of z-scores, and the shares of each part's values, (width,)."""
         return np.concatenate([[0.0], *map(shares, self.parts.values())])
 
     @property
@@ -493,7 +496,7 @@ class DateFeature(Measured):
         return encoded
 
     def outside(self, column: Column) -> Positions:
-        """Where a date is before the first or after the last, or of a month, weekday or hour never seen."""
+        """The positions in a column (n,) of dates beyond training's, or of a part never seen there."""
         days = self.column(column)
         outside = self._beyond()(days)
         for of, rows in self._levels():
@@ -576,7 +579,7 @@ class CategoricalFeature(Kind):
 
     @property
     def baseline(self) -> Matrix:
-        """Each level's share of the training rows."""
+        """Each level's share of the training rows, (width,)."""
         return shares(self._rows)
 
     @property
@@ -661,7 +664,7 @@ class CategoricalFeature(Kind):
         return "" if nearest is None else f": did you mean {nearest!r}?"
 
     def column(self, values: Values) -> Column:
-        """The texts as they are, missing ones as None."""
+        """The texts as they are, (n,), missing ones as None."""
         texts: Column = values
         return texts
 
@@ -678,7 +681,7 @@ class CategoricalFeature(Kind):
         return Reading(texts, NOWHERE) if known.issuperset(texts) else self.read(list(texts))
 
     def encode(self, column: Column) -> Matrix:
-        """1.0 in the column of the row's level, (width, n)."""
+        """1.0 in the column of the row's level, (width, n); raises KeyError for one that is not accepted."""
         level = self._of_level(range(len(self._rows)))
         return one_hot_columns(self._rows, np.array([level(value) for value in column], dtype=np.intp))
 
@@ -687,7 +690,7 @@ class CategoricalFeature(Kind):
         return self._of_level(one_hot(self._rows).tolist())
 
     def outside(self, column: Column) -> Positions:
-        """Where a level was not in training, or a category is not known, as a rare one that was merged."""
+        """The positions in a column (n,) of levels not in training, and of unknown or merged categories."""
         is_outside = self.row_ranger()
         return NOWHERE if is_outside is None else positions(map(is_outside, column))
 
@@ -718,7 +721,7 @@ class BooleanFeature(Kind):
 
     @property
     def baseline(self) -> Matrix:
-        """The share of trues, and that of missing values."""
+        """The share of trues, and that of missing values, (width,)."""
         total = self.trues + self.falses
         return np.array([self._share, *([self.missing / (total + self.missing)] if self.missing else [])])
 
@@ -798,7 +801,10 @@ class BooleanFeature(Kind):
         return Reading(truths, positions(word not in taken for word in words))
 
     def encode(self, column: Column) -> Matrix:
-        """1.0, 0.0 or, for a missing value, the share of trues; 1.0 where it is missing, if it ever was."""
+        """1.0, 0.0 or, for a missing value, the share of trues; 1.0 where it is missing, if it ever was.
+
+        Of a column (n,), a matrix (width, n).
+        """
         truths = self.column(column)
         missing = np.isnan(truths)
         filled = np.where(missing, self._share, truths)
@@ -812,7 +818,7 @@ class BooleanFeature(Kind):
         return lambda x: (share if x is None else float(x),)
 
     def outside(self, column: Column) -> Positions:
-        """Where a value is missing, if none was in training."""
+        """The positions in a column (n,) of missing values, if none was in training."""
         return np.flatnonzero(np.isnan(self.column(column))) if self.missing == 0 else NOWHERE
 
     def row_ranger(self) -> Callable[[Any], bool] | None:
@@ -826,7 +832,7 @@ Feature = Annotated[
 
 
 def read_columns(features: Iterable[Feature], given: Mapping[str, Values]) -> dict[str, Column]:
-    """Columns of values that came parsed, one for every feature; others are not looked at.
+    """Columns (n,) of values that came parsed, one for every feature; others are not looked at.
 
     Raises KeyError for a missing column and ValueError for the first value that its feature does not take.
     """
@@ -841,7 +847,7 @@ def read_columns(features: Iterable[Feature], given: Mapping[str, Values]) -> di
 
 
 def encode(features: Iterable[Feature], columns: Columns) -> Matrix:
-    """Encode columns of n accepted values, one for every feature, as the network's input.
+    """Encode columns (n,) of accepted values, one for every feature, as the network's input.
 
     The result has shape (n, total width), float64, column-major, in the features' order. Raises KeyError
     for a missing column.
@@ -850,7 +856,10 @@ def encode(features: Iterable[Feature], columns: Columns) -> Matrix:
 
 
 def out_of_range(features: Iterable[Feature], columns: Columns) -> dict[str, list[int]]:
-    """The rows at which a value lies outside the feature's training range, by feature; none, no entry."""
+    """The rows, from 0, at which a column (n,) is outside its feature's training range, by feature.
+
+    A feature with none has no entry. Raises KeyError for a missing column.
+    """
     outside = {feature.name: feature.outside(columns[feature.name]).tolist() for feature in features}
     return {name: rows for name, rows in outside.items() if rows}
 
@@ -861,7 +870,7 @@ def example_row(features: Iterable[Feature]) -> dict[str, float | str | bool]:
 
 
 def one_hot(rows: Sequence[int]) -> Matrix:
-    """The encoded row of each of n levels by its training rows, (n, those that had any).
+    """The encoded row of each of n levels by its training rows, (n, levels that had rows).
 
     A level that had some has 1.0 in its column; any other has the mean of the encoded training rows.
     """
@@ -870,12 +879,12 @@ def one_hot(rows: Sequence[int]) -> Matrix:
 
 
 def one_hot_columns(rows: Sequence[int], levels: NDArray[np.intp]) -> Matrix:
-    """The encoded columns, (those that had any, n), for the numbers of n rows' levels."""
+    """The encoded columns, (levels that had rows, n), for the numbers of n rows' levels, (n,)."""
     return np.take(one_hot(rows).T, levels, axis=1)
 
 
 def shares(rows: Sequence[int]) -> Matrix:
-    """The mean of the encoded training rows of some levels, (those that had any,)."""
+    """The mean of the encoded training rows of some levels, (levels that had rows,)."""
     return np.array([count for count in rows if count]) / sum(rows)
 
 

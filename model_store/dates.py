@@ -38,7 +38,10 @@ def read_days(value: str | date, form: str | None = None) -> float:
 
 @lru_cache(maxsize=2**14)
 def days_of_text(text: str, form: str | None) -> float:
-    """The days of a short text; remembered, since a row's is read three times and a table's dates recur."""
+    """The days of a short text; remembered, since a row's is read three times and a table's dates recur.
+
+    Raises ValueError for what is neither in that format nor ISO 8601.
+    """
     if form is not None:
         try:
             return days_of(datetime.strptime(text.strip(), form).replace(tzinfo=UTC))

@@ -25,7 +25,7 @@ class Explanation:
 
 
 def explain(predictor: Predictor, columns: Columns) -> Explanation:
-    """Explain the prediction for one row, given as columns of one value each."""
+    """Explain the prediction for one row, given as columns (1,); raises KeyError for a missing one."""
     row = encode(predictor.description.features, columns)[0]
     average = average_row(predictor)
     fractions = (np.arange(STEPS) + 0.5) / STEPS
@@ -65,9 +65,9 @@ def gradients(predictor: Predictor, encoded: Matrix) -> Matrix:
 
 
 def remainder(parts: Matrix, total: float, distances: Matrix) -> Matrix:
-    """What the sum of `parts` lacks of `total`, the error of a sum of finitely many steps.
+    """What the sum of `parts` (width,) lacks of `total`, the error of a sum of finitely many steps.
 
-    Shared by the parts' sizes; if no step saw a slope, by the `distances` that the inputs are moved.
+    Shared by the parts' sizes; if no step saw a slope, by the `distances` (width,) that the inputs are moved.
     """
     sizes = np.abs(parts if parts.any() else distances)
     shared: Matrix = (total - parts.sum()) * (sizes / sizes.sum() if sizes.any() else sizes)

@@ -24,10 +24,11 @@ class Predictor:
     weights: dict[str, Matrix]
 
     def predict(self, columns: Columns) -> Matrix:
-        """Predict the target, in its own unit, for n rows given as columns of accepted values; (n,), float64.
+        """Predict the target, in its own unit, for columns (n,) of accepted values: (n,), float64.
 
         The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
-        training range may overflow to an infinity: the caller decides what that means.
+        training range may overflow to an infinity: the caller decides what that means. Raises KeyError
+        for a missing column.
         """
         return self.description.target.untransformed(self.outputs(columns))
 
@@ -97,19 +98,19 @@ def affine(weight: Matrix, bias: Matrix, inputs: Matrix) -> Matrix:
 
 
 def activate(network: Mlp, values: Matrix) -> Matrix:
-    """The network's activation, elementwise."""
+    """The network's activation, elementwise: any shape gives the same."""
     return np.maximum(values, 0.0) if network.activation == "relu" else np.tanh(values)
 
 
 def dump_weights(weights: dict[str, Matrix]) -> bytes:
-    """The bytes of `weights.safetensors`."""
+    """The bytes of `weights.safetensors`, from tensors of the shapes that the description asks for."""
     return save({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()})
 
 
 def load_weights(description: Description, content: bytes, path: str) -> dict[str, Matrix]:
     """Parse the bytes of `weights.safetensors`, which were read from `path`.
 
-    Raises TensorsInvalid unless the tensors are exactly those the network needs, float64 and finite.
+    Raises TensorsInvalid unless names and shapes are exactly those the network needs, all float64 and finite.
     """
     try:
         tensors = load(content)

@@ -281,7 +281,7 @@ def table_options(
 
 
 def units(hidden: str | None) -> list[int] | None:
-    """The sizes of the hidden layers from '32,16'."""
+    """The sizes of the hidden layers from '32,16'; raises RecipeInvalid for what is no whole number."""
     if hidden is None:
         return None
     try:

@@ -217,7 +217,7 @@ def cost_per_second(entries: Sequence[Entry], optimum: float | None) -> Picture 
 
 
 def heights(run: Run, optimum: float | None) -> Matrix:
-    """The cost after each epoch, or how far above the optimum it is; NaN where rounding decides."""
+    """The costs, (epochs + 1,), or how far above the optimum they are; NaN where rounding decides."""
     costs = np.array(run.history)
     if optimum is None:
         return costs
@@ -228,7 +228,7 @@ def heights(run: Run, optimum: float | None) -> Matrix:
 def draw_curves(
     axes: Axes, entries: Sequence[Entry], curves: Sequence[tuple[Matrix, Matrix]], optimum: float | None
 ) -> None:
-    """A logarithmic line a run; one that grows leaves the picture at the top."""
+    """A logarithmic line a run, each of x (n,) and y (n,); one that grows leaves the picture at the top."""
     for entry, (x, y) in zip(entries, curves, strict=True):
         axes.plot(
             x, y, color=entry.colour, linestyle=line_style(entry.dash), marker="o" if len(x) == 1 else ""

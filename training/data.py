@@ -55,7 +55,10 @@ class Table:
         return np.concatenate([block[:, -1] for block in self.blocks] or [np.empty(0)])
 
     def columns(self, block: Matrix) -> dict[str, Column]:
-        """The inputs of a block as their features accept them: categories as text, None for none."""
+        """The inputs of a block (n, width) as their features accept them, each (n,).
+
+        Categories are text, None for none.
+        """
         columns: dict[str, Column] = {}
         for feature, values in zip(self.recipe.features, block.T, strict=False):
             if feature.kind == "categorical":
@@ -67,6 +70,6 @@ class Table:
         return columns
 
     def take(self, chosen: NDArray[np.bool_]) -> "Table":
-        """The same table with only the rows that a mask chooses."""
+        """The same table with only the rows that a mask (rows,) chooses."""
         split_by = None if self.split_by is None else self.split_by[chosen]
         return replace(self, blocks=self.blocks.take(chosen), split_by=split_by)

@@ -23,7 +23,7 @@ def encode_table(recipe: Recipe, features: tuple[Feature, ...], table: Table) ->
 
 
 def encoded(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Iterator[Matrix]:
-    """Each block of the table, encoded: (its rows, total width + 1)."""
+    """Each block of n rows, encoded: (n, total width + 1)."""
     for block in table.blocks:
         target = np.log(block[:, -1]) if recipe.target.transform == "log" else block[:, -1]
         yield np.column_stack([encode(features, table.columns(block)), target])

@@ -34,6 +34,6 @@ def least_squares(data: Blocks) -> Tensor:
 
 
 def reduce_rows(rows: Tensor, triangle: Tensor) -> Tensor:
-    """The triangular factor of the rows stacked under the triangle so far."""
+    """The triangular factor, (at most k + 2, k + 2), of rows (n, k + 2) stacked under the triangle so far."""
     factor: Tensor = torch.linalg.qr(torch.cat([triangle, rows]), mode="r").R
     return factor

@@ -58,7 +58,7 @@ def open_table(source: Source, options: TableOptions) -> Iterator[OpenTable]:
 
 
 def table_in(file: IO[bytes], kind: Foreign | None, name: str, options: TableOptions) -> OpenTable:
-    """The table in an unpacked file of that kind."""
+    """The table in an unpacked file of that kind; raises DataError if there is none to read."""
     if kind is None:
         return TextTable(file, name, options)
     if kind in {PARQUET, ARROW, ARROW_STREAM}:
@@ -72,7 +72,7 @@ def table_in(file: IO[bytes], kind: Foreign | None, name: str, options: TableOpt
 
 
 class TextTable:
-    """A CSV or its like, whose form is found out."""
+    """A CSV or its like, whose form is found out; raises DataError for an empty one."""
 
     def __init__(self, file: IO[bytes], name: str, options: TableOptions) -> None:
         self._name = name
@@ -163,7 +163,7 @@ def batches_of(rows: Any) -> Callable[[list[str]], Iterator[Any]]:
 
 
 def arrow_values(column: Any) -> NDArray[Any]:
-    """A column of Arrow's: numbers as float64 where exact, dates as datetime64, others as they are."""
+    """A column of Arrow's, (n,): numbers as float64 where exact, dates as datetime64, others as they are."""
     from pyarrow import ArrowInvalid, float64, timestamp, types  # noqa: PLC0415  (as above)
 
     kind = column.type
@@ -189,7 +189,7 @@ def objects(values: Sequence[Any]) -> NDArray[Any]:
 
 
 class ListTable:
-    """A table that comes as lists of values, its header first."""
+    """A table that comes as lists of values, its header first; raises DataError for an empty one."""
 
     form = None
 
@@ -201,7 +201,7 @@ class ListTable:
             raise DataError(message)
 
     def pieces(self, places: Sequence[int]) -> Iterator[list[Cells]]:
-        """The columns at `places` as arrays of values of any type."""
+        """The columns at `places` as arrays (n,) of any type; raises DataError for a row of another width."""
         count = 0
         while rows := list(islice(self._rows, PIECE_ROWS)):
             for row in rows:
@@ -216,7 +216,10 @@ class ListTable:
 
 
 def json_rows(file: IO[bytes], name: str) -> Iterator[list[Any]]:
-    """The names in the first of a table's JSON objects, then the values of each object by these names."""
+    """The names in the first of a table's JSON objects, then the values of each object by these names.
+
+    Raises DataError for what is not an object a row.
+    """
     header: list[str] | None = None
     for row in json_objects(file, name):
         if not isinstance(row, dict):
@@ -229,7 +232,7 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[list[Any]]:
 
 
 def json_objects(file: IO[bytes], name: str) -> Iterator[Any]:
-    """The items of a JSON array, or of JSON lines."""
+    """The items of a JSON array, or of JSON lines; raises DataError for a line that is not JSON."""
     if start_of(file).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from json.load(file)
         return

@@ -157,7 +157,10 @@ def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:
 
 
 def score(recipe: Recipe, table: Table, narrator: Narrator) -> HeldOut | None:
-    """The scores on held-out rows, None where the recipe holds out none."""
+    """The scores on held-out rows, None where the recipe holds out none.
+
+    Raises what `hold_out` does.
+    """
     if not recipe.is_scored:
         return None
     with narrator.waiting("scoring on held-out rows"):

@@ -115,7 +115,7 @@ def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
 
 
 def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, ...]:
-    """Some raw rows, of n in each column, with torch's predictions: where each number is least and greatest,
+    """Some raw rows of columns (n,), with torch's predictions: where each number is least and greatest,
     where each category comes first, and others at random. A table with fewer rows gives some more than once.
     """
     telling = [row for values in columns.values() for row in telling_rows(values)]

@@ -187,7 +187,10 @@ class Reader:
     dated: bool | None = None
 
     def rows(self, pieces: Iterator[dict[str, Cells]]) -> Iterator[Matrix]:
-        """The complete rows of each piece, a column for each input and the target last."""
+        """The complete rows of each piece, (n, width): a column for each input and the target last.
+
+        Raises DataError for the first cell that cannot be read.
+        """
         target = self.recipe.target.name
         inputs = [*self.recipe.features, InputColumn(name=target)]
         for piece in pieces:
@@ -381,7 +384,7 @@ class Reader:
 
 
 def mixed_numbers(values: NDArray[Any], missing_words: tuple[str, ...]) -> Numbers:
-    """Values of any type as numbers: texts as cells with a decimal point, None as missing."""
+    """Values of any type, (n,), as numbers: texts as cells with a decimal point, None as missing."""
     texts = [index for index, value in enumerate(values) if isinstance(value, str)]
     numbers = np.array([number_of(value) for value in values])
     others = [index for index, value in enumerate(values) if not is_number(value) and value is not None]

@@ -91,7 +91,10 @@ class Schedule(Part):
 
 
 def parse_split(value: object) -> object:
-    """The fields of a split from 'random', 'time:COLUMN' or 'group:COLUMN'; anything else as it is."""
+    """The fields of a split from 'random', 'time:COLUMN' or 'group:COLUMN'; what is no text as it is.
+
+    Raises ValueError for another text.
+    """
     if not isinstance(value, str):
         return value
     kind, colon, column = value.partition(":")

@@ -102,7 +102,10 @@ def remedy(table: Table, name: str) -> str:
 
 
 def copies_of_rows(table: Table, sample: Matrix, held_out: NDArray[np.bool_] | None) -> Iterator[Remark]:
-    """Rows that equal others, if they are more than chance gives, and those on both sides of a split."""
+    """Rows that equal others, if they are more than chance gives, and those on both sides of a split.
+
+    `sample` (n, width) is some of the rows, `held_out` (rows,) chooses those to score on.
+    """
     hashes = np.concatenate([hashes_of_rows(block) for block in table.blocks])
     copies = len(hashes) - len(np.unique(hashes))
     if copies <= MORE_THAN_CHANCE * pairs_by_chance(sample, table.rows):
@@ -118,7 +121,7 @@ def copies_of_rows(table: Table, sample: Matrix, held_out: NDArray[np.bool_] | N
 
 
 def hashes_of_rows(block: Matrix) -> NDArray[np.uint64]:
-    """A number for each row of a block, alike for equal rows and hardly ever for others."""
+    """A number for each row of a block (n, width), alike for equal rows and hardly ever for others; (n,)."""
     bits = np.where(np.isnan(block), np.nan, block + 0.0).view(np.uint64)
     hashes = np.zeros(len(block), dtype=np.uint64)
     for column in bits.T:
@@ -128,13 +131,13 @@ def hashes_of_rows(block: Matrix) -> NDArray[np.uint64]:
 
 
 def pairs_by_chance(sample: Matrix, rows: int) -> float:
-    """How many pairs of rows would be equal if the columns had nothing to do with each other."""
+    """How many pairs of `rows` rows would be equal if the columns of `sample` (n, width) were independent."""
     shares = (np.unique(values, return_counts=True)[1] / len(values) for values in sample.T)
     return rows * (rows - 1) / 2 * prod(float(np.sum(share**2)) for share in shares)
 
 
 def copy_of_target(table: Table, column: InputColumn, values: Matrix, target: Matrix) -> Iterator[Remark]:
-    """An input that tells the target."""
+    """An input that tells the target, from some of its values (n,) and of the target's (n,)."""
     present = ~np.isnan(values)
     values, target = values[present], target[present]
     if column.kind == "categorical" or len(values) < FEWEST_OTHERS or not (np.ptp(values) and np.ptp(target)):
@@ -149,7 +152,7 @@ def copy_of_target(table: Table, column: InputColumn, values: Matrix, target: Ma
 
 
 def row_names(table: Table, column: InputColumn, values: Matrix, _target: Matrix) -> Iterator[Remark]:
-    """An input that only tells the rows apart."""
+    """An input that only tells the rows apart, from some of its values (n,)."""
     is_whole = column.kind == "numeric" and bool((values == np.floor(values)).all())
     if not is_whole or len(values) < FEWEST_OTHERS:
         return
@@ -163,7 +166,7 @@ def row_names(table: Table, column: InputColumn, values: Matrix, _target: Matrix
 
 
 def sentinels(table: Table, column: InputColumn, values: Matrix, _target: Matrix) -> Iterator[Remark]:
-    """Numbers that stand for a missing one: far from the others and frequent."""
+    """Numbers that stand for a missing one: far from the others among `values` (n,), and frequent."""
     if column.kind != "numeric":
         return
     numbers, rows = np.unique(values[~np.isnan(values)], return_counts=True)
@@ -183,7 +186,7 @@ def sentinels(table: Table, column: InputColumn, values: Matrix, _target: Matrix
 
 
 def nearly_constant(table: Table, column: InputColumn, values: Matrix, _target: Matrix) -> Iterator[Remark]:
-    """An input with the same value in nearly all rows: of numbers, that is their median."""
+    """An input with the same value in nearly all rows: of numbers, that is the median of `values` (n,)."""
     if column.kind == "categorical":
         most, same = table.categories[column.name].most_common(1)[0]
         shown = repr(most[:40])
@@ -225,5 +228,5 @@ def plain(name: str) -> str:
 
 
 def count(table: Table, index: int, is_meant: Callable[[Matrix], NDArray[np.bool_]]) -> int:
-    """In how many rows a column has a value that is meant."""
+    """In how many rows a column has a value that is meant; `is_meant` makes a mask (n,) of values (n,)."""
     return sum(int(is_meant(block[:, index]).sum()) for block in table.blocks)

@@ -214,7 +214,7 @@ def fit_over_data(description: Description, evidence: Evidence) -> Picture | str
 
 
 def equation(description: Description, rows: Matrix) -> str:
-    """What the line says in the normalised input; `rows` holds the input, the target and the prediction."""
+    """What the line says in the normalised input; `rows` (n, 3 or 5): input, target, prediction, bounds."""
     feature, target = description.features[0], description.target
     if not isinstance(description.network, Linear) or not isinstance(feature, NumericFeature):
         return "Line: the model's predictions."
@@ -253,7 +253,7 @@ def predicted_against_actual(description: Description, evidence: Evidence) -> Pi
 
 
 def held_out_rows(description: Description, pictured: Matrix) -> str:
-    """How many held-out rows a picture shows, of how many."""
+    """How many held-out rows a picture of values (n,) shows, of how many."""
     scored = description.metrics.rows if description.metrics else len(pictured)
     share = f"{shown(len(pictured))} of " if len(pictured) < scored else ""
     return f"{share}{shown(scored)} held-out rows"
@@ -311,7 +311,7 @@ def distributions(description: Description, evidence: Evidence) -> dict[str, Pic
 
 
 def distribution(key: str, column: NumericFeature | Target, role: str, values: Matrix) -> Picture:
-    """The histogram of a column."""
+    """The histogram of a column's values (n,), in its unit."""
     limits = window(values)
 
     def draw(axes: Axes) -> None:
@@ -340,5 +340,5 @@ def bars(feature: CategoricalFeature) -> list[tuple[str, int, float]]:
 
 
 def numbers(column: Column) -> Matrix:
-    """A column's values as numbers, of very many evenly spaced ones; NaN where one is missing."""
+    """A column's values (n,) as numbers, of very many evenly spaced ones; NaN where one is missing."""
     return np.asarray(column[:: math.ceil(len(column) / MOST_SAMPLED) or 1], dtype=np.float64)

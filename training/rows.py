@@ -30,7 +30,7 @@ class Slice:
         return len(self.target)
 
     def cost(self, network: FeedForward) -> Tensor:
-        """The mean squared error of a network, each row's square times its weight; a scalar."""
+        """The mean squared error of a network, each row's square times its weight: a tensor of shape ()."""
         if self.weights is None:
             return nn.functional.mse_loss(network(self.inputs), self.target)
         squares: Tensor = (network(self.inputs) - self.target) ** 2
@@ -45,7 +45,7 @@ class Slice:
         return rows if self.weights is None else rows * self.weights.sqrt()
 
     def take(self, order: Tensor) -> "Slice":
-        """The rows at the positions `order`."""
+        """The rows at the positions `order` (m,)."""
         weights = None if self.weights is None else self.weights[order]
         return Slice(self.inputs[order], self.target[order], weights)
 

@@ -125,7 +125,7 @@ def unpacked(file: IO[bytes], name: str) -> Iterator[tuple[IO[bytes], Foreign | 
 
 
 def unpacker(file: IO[bytes], kind: Foreign, name: str) -> Any:
-    """What reads the bytes in a compressed file."""
+    """What reads the bytes in a compressed file; raises DataError where none can."""
     if kind is GZIP:
         return gzip.open(file)
     if kind is ZIP:

@@ -67,7 +67,10 @@ def cross_validation(table: Table, count: int, seed: int) -> list[Fold]:
 
 
 def folds_in_time(table: Table, count: int) -> list[Fold]:
-    """The second to the last of `count` + 1 parts about as long, each held out after all the parts before."""
+    """The second to the last of `count` + 1 parts about as long, each held out after all the parts before.
+
+    Raises DataError for too few different times.
+    """
     times = split_by(table)
     starts = borders(table, [round(table.rows * part / (count + 1)) for part in range(1, count + 1)])
     return [

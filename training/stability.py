@@ -86,7 +86,7 @@ def bound(gram_matrix: Tensor, largest: Tensor) -> Bound:
 
 @contextmanager
 def diagnosed(recipe: Recipe, features: Sequence[Feature], data: Blocks) -> Iterator[None]:
-    """Turn Diverged, from a descent on these encoded rows, into Unstable, which says why and what to do."""
+    """Raise Unstable, which says why and what to do, for Diverged from a descent on these encoded rows."""
     try:
         yield
     except Diverged as error:

@@ -111,7 +111,10 @@ def most_frequent(table: Table, name: str, moments: Moments) -> float:
 def describe_feature(
     table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
 ) -> Feature:
-    """An input of the column's kind; raises DataError for one that does not vary."""
+    """An input of the column's kind; raises DataError for one that does not vary.
+
+    `sample` (n,) is some of the column's values, `example` a typical one.
+    """
     if column.kind == "numeric":
         return describe_numeric(table, column, moments, sample, example)
     if column.kind == "date":
@@ -124,7 +127,10 @@ def describe_feature(
 def describe_date(
     table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
 ) -> DateFeature:
-    """A date, with those parts of the calendar that its training rows tell something about."""
+    """A date, with those parts of the calendar that its training rows tell something about.
+
+    `sample` (n,) and `example` are in days since 1970.
+    """
     index = table.recipe.features.index(column)
     days = np.concatenate([block[:, index] for block in table.blocks])
     return DateFeature(
@@ -138,7 +144,7 @@ def describe_date(
 
 
 def calendar_parts(days: Matrix) -> dict[dates.PartName, tuple[int, ...]]:
-    """The rows by month, weekday and hour of n days since 1970, where enough rows differ in them.
+    """The rows by month, weekday and hour of days (n,) since 1970, where enough rows differ in them.
 
     A month is told from the course of time only if all twelve were there.
     """
@@ -171,7 +177,10 @@ def describe_boolean(table: Table, column: InputColumn, *, is_true: bool) -> Boo
 def describe_numeric(
     table: Table, column: InputColumn, moments: Moments, sample: Matrix, example: float
 ) -> NumericFeature:
-    """A numeric input; with missing values allowed, the mean stands in for them, and a mark if asked for."""
+    """A numeric input; with missing values allowed, the mean stands in for them, and a mark if asked for.
+
+    `sample` (n,) and `example` are in the column's unit.
+    """
     missing = table.recipe.missing_of(column)
     share = 1 - moments.count / table.rows
     return NumericFeature(
@@ -211,7 +220,7 @@ def describe_categories(table: Table, column: InputColumn, example: int) -> Cate
 
 
 def describe_target(table: Table, moments: Moments, sample: Matrix) -> Target:
-    """The target, in its own unit."""
+    """The target, in its own unit, from some of its values (n,)."""
     column = table.recipe.target
     return Target(
         name=column.name,
@@ -247,7 +256,7 @@ def check_varies(table: Table, name: str, moments: Moments) -> None:
 
 
 def spread(table: Table, moments: Moments, sample: Matrix) -> Spread:
-    """The manifest's figures for a column whose missing values the mean replaces."""
+    """The manifest's figures for a column whose missing values the mean replaces, as in `sample` (n,)."""
     return {
         "mean": moments.mean,
         "std": math.sqrt(moments.squares / table.rows),

@@ -130,7 +130,7 @@ class Order:
     _last: float | None = None
 
     def add(self, moments: Matrix) -> None:
-        """Look at more moments, in seconds since 1970."""
+        """Look at more moments (n,), in seconds since 1970."""
         steps = np.diff(moments if self._last is None else np.insert(moments, 0, self._last))
         self.rises = self.rises and bool((steps >= 0).all())
         self.falls = self.falls and bool((steps <= 0).all())
