@@ -20,7 +20,7 @@ from app.csv_stream import CSV, TSV, answer_csv
 from app.lifecycle import Lifecycle
 from app.live import Live
 from app.openapi import JSON
-from app.page import page
+from app.page import page_html
 from app.refusals import Fault, Refused
 from app.schemas import Health
 from app.serving import Served
@@ -62,7 +62,7 @@ def add_predictions(routes: APIRouter, live: Live, settings: Settings) -> None:
         served, explained = live.current(), wants_explanation(request)
         row = await read_body(request, settings.max_body_bytes)
         prediction = await (
-            asyncio.to_thread(served.explain, row) if explained else off_loop(served.predict, row)
+            asyncio.to_thread(served.predict_explained, row) if explained else off_loop(served.predict, row)
         )
         live.telemetry.row(served.tenth(prediction.prediction), prediction.out_of_range)
         note(request, served, rows=1)
@@ -93,7 +93,7 @@ def add_metadata(routes: APIRouter, live: Live, catalogue: Catalogue) -> None:
     async def model(request: Request) -> Response:
         """Describe the served version: inputs, target, training, scores, digest."""
         served = live.current()
-        return conditional(request, served.description, JSON)
+        return conditional(request, served.model_body, JSON)
 
     @routes.get("/model/versions", **openapi.MODEL_VERSIONS)
     async def versions() -> Response:
@@ -109,10 +109,10 @@ def add_metadata(routes: APIRouter, live: Live, catalogue: Catalogue) -> None:
         return conditional(request, served.report, HTML)
 
 
-def add_metrics(routes: APIRouter, live: Live, described: dict[str, Any]) -> None:
+def add_metrics(routes: APIRouter, live: Live, operation: dict[str, Any]) -> None:
     """The route that Prometheus asks."""
 
-    @routes.get("/metrics", **described)
+    @routes.get("/metrics", **operation)
     async def metrics() -> Response:
         """Give the service's metrics in Prometheus' text format."""
         return Response(live.telemetry.exposition(), media_type=PLAIN)
@@ -157,13 +157,13 @@ def add_documentation(routes: APIRouter, live: Live, access: Access) -> None:
         """Show the served version: a page for a browser, the body of /model for everybody else."""
         served = live.current()
         if "text/html" in request.headers.get("accept", ""):
-            shown = page(served, is_restricted=access.is_restricted)
-            answer = conditional(request, shown.encode(), HTML)
+            shown = page_html(served, is_restricted=access.is_restricted)
+            response = conditional(request, shown.encode(), HTML)
         else:
             await access.check(request)
-            answer = conditional(request, served.description, JSON)
-        answer.headers["Vary"] = "Accept"
-        return answer
+            response = conditional(request, served.model_body, JSON)
+        response.headers["Vary"] = "Accept"
+        return response
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

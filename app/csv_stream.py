@@ -60,15 +60,15 @@ async def answer_csv(served: Served, request: Request, count: Callable[[Tally], 
     is_alone = not re.search(rb"[\r\n]", start)
     table = await asyncio.to_thread(CsvTable, served, form, first[0], is_alone=is_alone)
 
-    async def answered(block: list[str]) -> bytes:
+    async def completed(block: list[str]) -> bytes:
         lines, tally = await asyncio.to_thread(table.answer, block)
         count(tally)
         return lines
 
     async def parts() -> AsyncIterator[bytes]:
-        yield table.header(blanks) + await answered(first[form.has_header :])
+        yield table.header(blanks) + await completed(first[form.has_header :])
         async for block in blocks:
-            yield await answered(block)
+            yield await completed(block)
 
     headers = {"X-Model": served.name, "X-Model-Version": served.version}
     return Streamed(parts(), f"{kind}; {table.parameters}", headers, held=is_forwarded(request))
@@ -201,12 +201,12 @@ class CsvTable:
         added, tally = self._added(columns, answerable, errors)
         joined = self._separator.join
         if len(answerable) == len(lines) and not errors:
-            answered = list(map(joined, zip(lines, *added, repeat(""), strict=False)))
+            completed = list(map(joined, zip(lines, *added, repeat(""), strict=False)))
         else:
             ends = dict(zip(answerable, map(joined, zip(*added, repeat(""), strict=False)), strict=True))
             ends |= {k: f'{self._separator * 3}"{escaped(error)}"' for k, error in errors.items()}
-            answered = [f"{line}{self._separator}{ends[k]}" if line else "" for k, line in enumerate(lines)]
-        content = self._form.encode(self._line_end.join([*answered, ""]))
+            completed = [f"{line}{self._separator}{ends[k]}" if line else "" for k, line in enumerate(lines)]
+        content = self._form.encode(self._line_end.join([*completed, ""]))
         return content, replace(tally, refused=len(errors))
 
     def _read(

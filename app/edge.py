@@ -8,11 +8,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.exchange import Accounts, Answering, Exchange, sane_id
+from app.exchange import Accounts, Exchange, Sender, sane_id
 from app.refusals import Refused
 from app.telemetry import OVERLOADS, Telemetry
 from app.tracing import given_trace_id
-from app.voices import answer
+from app.voices import voiced
 
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -52,7 +52,7 @@ class Edge:
             return
         began, headers = perf_counter(), dict(reversed(scope["headers"]))
         request_id = sane_id(headers.get(b"x-request-id"))
-        answering = Answering(send, request_id, given_trace_id(headers))
+        sender = Sender(send, request_id, given_trace_id(headers))
         state = {**scope.get("state", {}), "request_id": request_id.decode()}
         inner: MutableMapping[str, Any] = {**scope, "state": state}
         if scope["method"] == "HEAD":
@@ -60,15 +60,15 @@ class Edge:
         app = self._admitted(scope["path"])
         try:
             with self._admission:
-                await app(inner, receive, answering.send)
+                await app(inner, receive, sender.send)
         finally:
             exchange = Exchange(
                 method=scope["method"],
                 route=getattr(inner.get("route"), "path", "other"),
-                status=answering.status,
+                status=sender.status,
                 seconds=perf_counter() - began,
                 request_id=request_id,
-                trace_id=answering.trace_id,
+                trace_id=sender.trace_id,
                 rows=state.get("rows"),
                 version=state.get("version"),
             )
@@ -88,4 +88,4 @@ async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
         "Too many requests are being answered; try again.",
         headers={"Retry-After": "1"},
     )
-    await answer(Request(scope), refused)(scope, receive, send)
+    await voiced(Request(scope), refused)(scope, receive, send)

@@ -23,7 +23,7 @@ def sane_id(given: bytes | None) -> bytes:
     return given if given and SANE_ID.fullmatch(given) else b"%s%016x" % (PROCESS, next(NUMBERS))
 
 
-class Answering:
+class Sender:
     """Sends an answer, its head with the request's id; notes its status, and its trace if none was given."""
 
     def __init__(self, send: Send, request_id: bytes, trace_id: str | None = None) -> None:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access import Access
 from app.bodies import SMALL_BODY
 from app.edge import Admission
-from app.exchange import Accounts, Answering, Exchange, sane_id
+from app.exchange import Accounts, Exchange, Sender, sane_id
 from app.live import Live
 from app.refusals import Refused
 from app.tracing import HotPathTracer, given_trace_id
@@ -41,7 +41,7 @@ class Lane:
     ) -> None:
         self._app, self._live, self._access, self._admission = app, live, access, admission
         self._telemetry, self._accounts = live.telemetry, accounts
-        self._answered = live.telemetry.requests(PATH, HTTPStatus.OK)
+        self._predicted = live.telemetry.requests(PATH, HTTPStatus.OK)
         self._most_bytes = min(most_bytes, SMALL_BODY)
         self._tracer = HotPathTracer(PATH) if traces else None
         self._is_watched = traces or accounts.is_logging
@@ -71,11 +71,11 @@ class Lane:
             return
         content = served.encode(prediction)
         length = (b"content-length", b"%d" % len(content))
-        answer = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
-        await send({"type": "http.response.start", "status": 200, "headers": answer})
+        head = [length, CONTENT_TYPE, (b"x-request-id", request_id)]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": content})
         self._telemetry.row(served.tenth(prediction.prediction), prediction.out_of_range)
-        self._answered.add(seconds := perf_counter() - began)
+        self._predicted.add(seconds := perf_counter() - began)
         if self._is_watched:
             exchange = self._exchange(scope, HTTPStatus.OK, request_id, seconds)
             self._accounts.log(replace(exchange, rows=1, version=prediction.version))
@@ -91,8 +91,8 @@ class Lane:
     async def _refuse(
         self, refused: Refused, scope: Scope, receive: Receive, send: Send, request_id: bytes, began: float
     ) -> None:
-        answer = voice_of(PATH)(refused, request_id.decode())
-        await answer(scope, receive, Answering(send, request_id).send)
+        response = voice_of(PATH)(refused, request_id.decode())
+        await response(scope, receive, Sender(send, request_id).send)
         self._accounts.add(self._exchange(scope, refused.status, request_id, perf_counter() - began))
 
     def _exchange(self, scope: Scope, status: HTTPStatus, request_id: bytes, seconds: float) -> Exchange:

@@ -161,10 +161,10 @@ def components(manifest: Manifest) -> Part:
         schema_hook=lambda _matrix: {"type": "array", "items": {"type": "number"}},
         ref_template="#/components/schemas/{name}",
     )
-    _, described = models_json_schema(
+    _, defined = models_json_schema(
         [(ServedModel, "serialization")], ref_template="#/components/schemas/{model}"
     )
-    schemas |= described["$defs"]
+    schemas |= defined["$defs"]
     for shape in schemas.values():
         if "description" in shape:
             shape["description"] = cleandoc(shape["description"])

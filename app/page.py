@@ -13,7 +13,7 @@ from model_store.manifest import Manifest
 TEMPLATE = Template(files("app").joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def page(served: Served, *, is_restricted: bool) -> str:
+def page_html(served: Served, *, is_restricted: bool) -> str:
     """The page of the served version; where a key is asked for, with a field for it and no closed links."""
     shows_report = bool(served.report) and not is_restricted
     manifest = served.manifest
@@ -86,11 +86,11 @@ def example(feature: Feature) -> str:
 
 def input_row(feature: Feature) -> str:
     """A row of the table of inputs."""
-    described = f"<br><small>{escape(feature.description)}</small>" if feature.description else ""
+    note = f"<br><small>{escape(feature.description)}</small>" if feature.description else ""
     cells = feature.figures
     span = " colspan=4" if len(cells) == 1 else ""
     figures = "".join(f"<td{span}>{escape(cell)}</td>" for cell in cells)
-    return f"<tr><th scope=row>{escape(feature.heading)}{described}</th>{figures}</tr>"
+    return f"<tr><th scope=row>{escape(feature.heading)}{note}</th>{figures}</tr>"
 
 
 def scores(manifest: Manifest) -> str:

@@ -45,7 +45,7 @@ class Served:
         """Answer the body of `POST /predict`; raises Refused."""
         return self._prediction(self._decoder.row(body))
 
-    def explain(self, body: bytes) -> ExplainedPrediction:
+    def predict_explained(self, body: bytes) -> ExplainedPrediction:
         """Answer the body of `POST /predict?explain=true`; raises Refused."""
         row = self._decoder.row(body)
         pairs = zip(self.manifest.features, row, strict=True)
@@ -81,7 +81,7 @@ class Served:
         return json.dumps(example_row(self.manifest.features))
 
     @cached_property
-    def description(self) -> bytes:
+    def model_body(self) -> bytes:
         """The body of `GET /model`: what is served."""
         manifest = self.manifest
         served = ServedModel(

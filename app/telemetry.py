@@ -209,14 +209,14 @@ def durations(counts: Counts) -> Metric:
 def rows(counts: Counts) -> Iterator[Metric]:
     """What became of the rows."""
     tenths = counts[PREDICTED,]
-    answered = CounterMetricFamily(
+    outcomes = CounterMetricFamily(
         "plumbline_rows",
         "Rows by what became of them; those of a request refused as a whole are not counted.",
         labels=("outcome",),
     )
-    answered.add_metric(("predicted",), sum(tenths))
-    answered.add_metric(("refused",), counts[REFUSED,][0])
-    yield answered
+    outcomes.add_metric(("predicted",), sum(tenths))
+    outcomes.add_metric(("refused",), counts[REFUSED,][0])
+    yield outcomes
     text = "Predictions by the tenth of the training target in which they lie; alike, each has one in ten."
     predictions = CounterMetricFamily("plumbline_predictions", text, labels=("decile",))
     for tenth, times in enumerate(tenths, start=1):

@@ -28,7 +28,7 @@ def is_below(path: str, prefix: str) -> bool:
     return f"{path}/".startswith(f"{prefix.rstrip('/')}/")
 
 
-def answer(request: Request, refused: Refused) -> Response:
+def voiced(request: Request, refused: Refused) -> Response:
     """The refusal in the voice of the request's path."""
     return voice_of(request.scope["path"])(refused, request.state.request_id)
 
@@ -44,7 +44,7 @@ def install(app: FastAPI) -> None:
 async def on_refused(request: Request, error: Exception) -> Response:
     """A request this service refuses."""
     assert isinstance(error, Refused)
-    return answer(request, error)
+    return voiced(request, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -55,7 +55,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         headers["Allow"] = allowed = ", ".join(sorted({*allowed.split(", "), "OPTIONS"} | heads(allowed)))
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
-    return answer(request, Refused(status, status.description, headers=headers))
+    return voiced(request, Refused(status, status.description, headers=headers))
 
 
 async def on_client_left(_request: Request, _error: Exception) -> Response:
@@ -70,4 +70,4 @@ def heads(allowed: str) -> set[str]:
 
 async def on_defect(request: Request, _error: Exception) -> Response:
     """A defect of this service; the server's log has the traceback."""
-    return answer(request, Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed; its log says why."))
+    return voiced(request, Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed; its log says why."))

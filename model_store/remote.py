@@ -60,7 +60,9 @@ class ObjectStorage:
     def modified(self, folder: str) -> datetime:
         """When the youngest object below a prefix was put."""
         with self._failing(folder):
-            times = [entry["last_modified"] for page in obstore.list(self._objects, folder) for entry in page]
+            times = [
+                entry["last_modified"] for chunk in obstore.list(self._objects, folder) for entry in chunk
+            ]
         if not times:
             raise PathMissing(self._named(folder))
         return max(times)
@@ -68,7 +70,7 @@ class ObjectStorage:
     def remove(self, path: str) -> None:
         """Delete an object and all those below it as a prefix."""
         with self._failing(path):
-            below = [entry["path"] for page in obstore.list(self._objects, path) for entry in page]
+            below = [entry["path"] for chunk in obstore.list(self._objects, path) for entry in chunk]
             for each in (*below, path):
                 with suppress(FileNotFoundError):
                     obstore.delete(self._objects, each)
