@@ -33,7 +33,7 @@ NEWEST_KEPT = 10
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     """One thing a command found or did: a line or a screenful for people, an object for scripts."""
 
     text: str
@@ -46,20 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    answered = refused = False
+    is_shown = refused = False
     try:
-        for answer in options.run(open_store(options.store), options):
-            if options.heading and not answered and not options.json:
+        for outcome in options.run(open_store(options.store), options):
+            if options.heading and not is_shown and not options.json:
                 print(options.heading)
-            print(json.dumps(answer.data, default=str) if options.json else answer.text, flush=True)
-            answered, refused = True, refused or answer.refused
+            print(json.dumps(outcome.data, default=str) if options.json else outcome.text, flush=True)
+            is_shown, refused = True, refused or outcome.refused
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 3 if refused else 0
-    if not answered and not options.json:
+    if not is_shown and not options.json:
         print(options.nothing.format(options.store))
     return 3 if refused else 0
 
@@ -126,7 +126,7 @@ def natural(argument: str) -> int:
     return int(argument)
 
 
-def run_list(store: Store, _options: argparse.Namespace) -> Iterator[Answer]:
+def run_list(store: Store, _options: argparse.Namespace) -> Iterator[Outcome]:
     """One line a version; the files behind it are not verified here."""
     for name in store.models():
         promoted = promoted_version(store, name)
@@ -144,10 +144,10 @@ def run_list(store: Store, _options: argparse.Namespace) -> Iterator[Answer]:
                     "features": [feature.name for feature in manifest.features],
                     "r2": manifest.metrics.model.r2 if manifest.metrics else None,
                 }
-            yield Answer(list_line(record), record)
+            yield Outcome(list_line(record), record)
 
 
-def run_show(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_show(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """A version's inputs, weights and scores, or what differs between two."""
     version = (
         store.load_promoted(options.name)
@@ -155,11 +155,11 @@ def run_show(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
         else store.load(options.name, options.version)
     )
     if options.against is None:
-        yield Answer(version_text(version), version_data(version))
+        yield Outcome(version_text(version), version_data(version))
     else:
         against = store.load(options.name, options.against)
         found = differences(version, against)
-        yield Answer(differences_text(version, against, found), difference_data(version, against, found))
+        yield Outcome(differences_text(version, against, found), difference_data(version, against, found))
 
 
 def version_data(version: Version) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def difference_data(version: Version, against: Version, found: list[Difference])
     }
 
 
-def run_verify(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_verify(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """Load each version as a service would, one after the other, then read the history."""
     if options.version is not None:
         digest = store.load(options.name, options.version).digest
@@ -203,41 +203,41 @@ def run_verify(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
         yield verified(options.name, "history", f"whole, {len(promotions)} promotions")
 
 
-def verified(name: str, subject: str, result: str, *, refused: bool = False) -> Answer:
+def verified(name: str, subject: str, result: str, *, refused: bool = False) -> Outcome:
     """What came of verifying one thing."""
     record = {"model": name, "subject": subject, "whole": not refused, "result": result}
-    return Answer(f"{name} {subject}: {result}", record, refused)
+    return Outcome(f"{name} {subject}: {result}", record, refused)
 
 
-def run_history(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_history(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """Every promotion, oldest first."""
     store.promoted(options.name)
     for promotion in store.history(options.name):
-        yield Answer(history_line(promotion), promotion.model_dump(mode="json"))
+        yield Outcome(history_line(promotion), promotion.model_dump(mode="json"))
 
 
-def run_promote(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_promote(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """Promote and say so."""
-    yield promoted_answer(options.name, store.promote(options.name, options.version, options.reason))
+    yield promoted_outcome(options.name, store.promote(options.name, options.version, options.reason))
 
 
-def run_rollback(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_rollback(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """Roll back and say so."""
-    yield promoted_answer(options.name, store.rollback(options.name, options.reason))
+    yield promoted_outcome(options.name, store.rollback(options.name, options.reason))
 
 
-def promoted_answer(name: str, promotion: Promotion) -> Answer:
+def promoted_outcome(name: str, promotion: Promotion) -> Outcome:
     """What is promoted now."""
-    return Answer(promoted_line(name, promotion), {"model": name} | promotion.model_dump(mode="json"))
+    return Outcome(promoted_line(name, promotion), {"model": name} | promotion.model_dump(mode="json"))
 
 
-def run_prune(store: Store, options: argparse.Namespace) -> Iterator[Answer]:
+def run_prune(store: Store, options: argparse.Namespace) -> Iterator[Outcome]:
     """Remove what need not be kept, a line each."""
     for number, why in store.prunable(options.name, options.keep).items():
         if not options.dry_run:
             store.prune(options.name, number, why)
         record = {"model": options.name, "version": number, "reason": why, "dry_run": options.dry_run}
-        yield Answer(prune_line(record), record)
+        yield Outcome(prune_line(record), record)
 
 
 def promoted_version(store: Store, name: str) -> int | None:
