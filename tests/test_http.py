@@ -164,8 +164,8 @@ def test_head_is_get_without_a_body(service: str, path: str) -> None:
 def test_options_tells_the_methods(toy: httpx.Client, path: str) -> None:
     answer = toy.request("OPTIONS", path)
     assert (answer.status_code, answer.content) == (204, b"")
-    due = {"GET", "HEAD", "OPTIONS"} if path in GETS else {"POST", "OPTIONS"}
-    assert set(answer.headers["Allow"].split(", ")) == due
+    expected = {"GET", "HEAD", "OPTIONS"} if path in GETS else {"POST", "OPTIONS"}
+    assert set(answer.headers["Allow"].split(", ")) == expected
 
 
 @pytest.mark.parametrize("path", [*GETS, *POSTS])
@@ -173,8 +173,8 @@ def test_options_tells_the_methods(toy: httpx.Client, path: str) -> None:
 def test_another_method_gets_a_405_with_the_methods(toy: httpx.Client, method: str, path: str) -> None:
     answer = toy.request(method, path)
     check_problem(answer, 405)
-    due = {"GET", "HEAD", "OPTIONS"} if path in GETS else {"POST", "OPTIONS"}
-    assert set(answer.headers["Allow"].split(", ")) == due
+    expected = {"GET", "HEAD", "OPTIONS"} if path in GETS else {"POST", "OPTIONS"}
+    assert set(answer.headers["Allow"].split(", ")) == expected
 
 
 @pytest.mark.parametrize("path", POSTS)

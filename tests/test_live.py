@@ -751,12 +751,12 @@ def promote_and_roll_back(service: Service, store: Store, times: int) -> None:
     for _ in range(times):
         current = store.promoted("toy")
         if current.previous and rng.random() < 0.3:
-            due = store.rollback("toy").version
+            changed_to = store.rollback("toy").version
         else:
-            due = store.promote(
+            changed_to = store.promote(
                 "toy", int(rng.choice([n for n in (1, 2, 3, 4) if n != current.version]))
             ).version
-        follows(service, due)
+        follows(service, changed_to)
 
 
 def test_promotions_under_full_load_fail_no_request_and_every_answer_is_its_versions(
@@ -791,7 +791,7 @@ def not_as_recomputed(
     rows: Sequence[dict[str, float | str | None]],
 ) -> int:
     """How many answers differ in a bit from those that the version they name gives offline."""
-    due = {
+    correct = {
         (number, str(manifest.version)): recomputed(store, manifest, row)
         for number, row in enumerate(rows)
         for manifest in published
@@ -801,4 +801,4 @@ def not_as_recomputed(
         for (number, status, body), times in answers.seen.items()
         if status == 200
     ]
-    return sum(times for number, answer, times in given if due[number, answer["version"]] != answer)
+    return sum(times for number, answer, times in given if correct[number, answer["version"]] != answer)

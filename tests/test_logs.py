@@ -102,7 +102,7 @@ CASES = {
 
 
 def send(client: httpx.Client, case: Case, headers: dict[str, str] | None = None) -> httpx.Response:
-    """Send a case's request; its answer has the status that is due."""
+    """Send a case's request; its answer has the status that is expected."""
     given = {"Content-Type": case.content_type, **(headers or {})}
     answer = client.request(case.method, case.path, content=case.content, headers=given)
     assert answer.status_code == case.status, answer.text
@@ -153,7 +153,7 @@ def test_every_request_has_one_line_that_says_what_came_of_it(talkative: Service
     written = datetime.fromisoformat(line.pop("timestamp"))
     assert before - timedelta(milliseconds=1) <= written <= before + timedelta(seconds=30)
     assert 0 < line.pop("duration_seconds") <= took
-    due = {
+    expected = {
         "level": "info",
         "event": "request",
         "method": case.method,
@@ -162,7 +162,7 @@ def test_every_request_has_one_line_that_says_what_came_of_it(talkative: Service
         "request_id": answer.headers["X-Request-ID"],
     }
     answered = {} if case.rows is None else {"rows": case.rows, "version": "1"}
-    assert line == due | answered
+    assert line == expected | answered
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict?explain=true", "/nowhere"])

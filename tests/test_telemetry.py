@@ -118,7 +118,7 @@ def wide_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def due(rows: Sequence[dict[str, Any]]) -> list[int]:
+def expected_tenths(rows: Sequence[dict[str, Any]]) -> list[int]:
     """The oracle: how many of the rows' predictions lie in each tenth of the training target."""
     predictions = expected_predictions(Linear(), toy_weights(Linear(), 5), rows)
     found = np.searchsorted(np.array(TARGET.deciles), predictions)
@@ -173,11 +173,11 @@ def test_rows_are_counted_by_what_became_of_them_however_they_are_sent(
     client: httpx.Client, way: Callable[[httpx.Client, Sequence[dict[str, Any]]], None]
 ) -> None:
     rows = wide_rows(150)
-    assert all(due(rows))
+    assert all(expected_tenths(rows))
     assert all(outside(rows).values())
     way(client, rows)
     found = read(client)
-    assert tenths(found) == due(rows)
+    assert tenths(found) == expected_tenths(rows)
     assert value(found, "plumbline_rows_total", outcome="predicted") == len(rows)
     assert value(found, "plumbline_rows_total", outcome="refused") == 0
     for feature, times in outside(rows).items():
@@ -220,7 +220,7 @@ def test_a_csvs_refused_rows_are_counted_beside_the_others(client: httpx.Client)
     found = read(client)
     assert value(found, "plumbline_rows_total", outcome="refused") == len(refused)
     assert value(found, "plumbline_rows_total", outcome="predicted") == len(rows)
-    assert tenths(found) == due(rows)
+    assert tenths(found) == expected_tenths(rows)
 
 
 def test_what_is_refused_as_a_whole_counts_no_row(client: httpx.Client) -> None:
@@ -457,7 +457,7 @@ def send_in_every_way(service: Service, rows: Sequence[dict[str, Any]]) -> int:
 
 def check_sums(found: Samples, rows: Sequence[dict[str, Any]]) -> None:
     """Check what `send_in_every_way` of the rows amounts to."""
-    assert tenths(found) == [len(WAYS) * times for times in due(rows)]
+    assert tenths(found) == [len(WAYS) * times for times in expected_tenths(rows)]
     assert value(found, "plumbline_rows_total", outcome="predicted") == len(WAYS) * len(rows)
     for feature, times in outside(rows).items():
         assert value(found, "plumbline_out_of_range_total", feature=feature) == len(WAYS) * times
