@@ -71,9 +71,8 @@ class Served:
         answer, residuals = self.answerer.answer_row(row), self._interval
         if not answer.is_finite:
             raise overflow([Fault("", "the prediction overflows")])
-        value, lower, upper, outside = answer
-        interval = None if residuals is None else Interval(residuals.coverage, lower, upper)
-        return Prediction(value, interval, outside, self.name, self.version)
+        interval = None if residuals is None else Interval(residuals.coverage, answer.lower, answer.upper)
+        return Prediction(answer.value, interval, answer.out_of_range, self.name, self.version)
 
     @property
     def example(self) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import isfinite
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +18,7 @@ from model_store.columns import Columns, Matrix, Row, out_of_range
 from model_store.predictor import Predictor
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """One row's prediction and its interval's bounds, in the target's unit, and the inputs out of range.
 
     Without an interval both bounds are the prediction.
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     @property
     def is_finite(self) -> bool:
         """Whether float64 could hold all of it."""
-        value, lower, upper, _ = self
+        value, lower, upper = self.value, self.lower, self.upper
         # The sum is finite if all are, unless they are so large that each has to be looked at.
         return isfinite(lower + value + upper) or all(map(isfinite, (lower, value, upper)))
 
@@ -77,7 +77,9 @@ class Answerer:
         self._predictor = predictor
         description = predictor.description
         self._features, self._target = description.features, description.target
-        self._residuals, self._is_transformed = description.interval, self._target.transform != "none"
+        self._is_transformed = self._target.transform != "none"
+        interval = description.interval
+        self._residuals = None if interval is None else (interval.lower, interval.upper)
         self._rangers = [
             (index, feature.name, ranger)
             for index, feature in enumerate(self._features)
@@ -93,7 +95,7 @@ class Answerer:
         outputs, residuals = self._predictor.outputs(columns), self._residuals
         lower = upper = None
         if residuals is not None:
-            bounds = outputs + residuals.lower, outputs + residuals.upper
+            bounds = (outputs + residual for residual in residuals)
             lower, upper = map(self._target.untransformed, bounds)
         values = self._target.untransformed(outputs)
         return Answers(values, lower, upper, out_of_range(self._features, columns))
@@ -103,7 +105,7 @@ class Answerer:
         value = lower = upper = self._predictor.row_output(row)
         residuals = self._residuals
         if residuals is not None:
-            lower, upper = value + residuals.lower, value + residuals.upper
+            lower, upper = value + residuals[0], value + residuals[1]
         if self._is_transformed:
             lower, value, upper = map(float, map(self._target.untransformed, (lower, value, upper)))
         outside = [name for index, name, is_outside in self._rangers if is_outside(row[index])]

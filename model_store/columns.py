@@ -37,7 +37,8 @@ Positions: TypeAlias = NDArray[np.intp]
 # Values of any of the forms that `Kind.read` takes: a list, or an array of numpy's, torch's or Arrow's.
 Values: TypeAlias = Any
 DateFormat = Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_length=dates.LONGEST)]
-RowEncoder: TypeAlias = Callable[[Any], Sequence[float]]
+# One float for a kind that takes one column, several for one that takes more.
+RowEncoder: TypeAlias = Callable[[Any], float] | Callable[[Any], Sequence[float]]
 
 LARGEST = sys.float_info.max
 MOST_NAMED, LONGEST_NAMED = 5, 40
@@ -168,7 +169,10 @@ class Kind(Part):
 
     @abstractmethod
     def row_encoder(self) -> RowEncoder:
-        """What gives the network's inputs, `width` floats, for one accepted value: the bits of `encode`."""
+        """What gives the network's inputs for one accepted value: the bits of `encode`.
+
+        That is a float if `width` is 1, and `width` floats if it is not.
+        """
 
     @abstractmethod
     def outside(self, column: Column) -> Positions:
@@ -331,7 +335,7 @@ class NumericFeature(Measured):
         z_score, fill = self._z_score(), self.fill
         if self.missing_share:
             return lambda x: (z_score(fill if x is None else x), float(x is None))
-        return lambda x: (z_score(fill if x is None else x),)
+        return z_score if fill is None else lambda x: z_score(fill if x is None else x)
 
     def row_ranger(self) -> Callable[[Any], bool]:
         """Whether a number, if it is there, is below the least or above the greatest of training."""
@@ -488,6 +492,8 @@ class DateFeature(Measured):
         """(days - mean) / std, and 1.0 for the month, the weekday or the hour."""
         z_score, read = self._z_score(), self._days
         parts = [(of, one_hot(rows).tolist()) for of, rows in self._levels()]
+        if not parts:
+            return lambda value: z_score(read(value))
 
         def encoded(value: Any) -> list[float]:
             days = read(value)
@@ -815,7 +821,7 @@ class BooleanFeature(Kind):
         share = self._share
         if self.missing:
             return lambda x: (share if x is None else float(x), float(x is None))
-        return lambda x: (share if x is None else float(x),)
+        return lambda x: share if x is None else float(x)
 
     def outside(self, column: Column) -> Positions:
         """The positions in a column (n,) of missing values, if none was in training."""

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.columns import Columns, Matrix, Row, RowEncoder, encode, read_columns
+from model_store.columns import Columns, Matrix, Row, encode, read_columns
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Mlp
 
@@ -43,16 +43,20 @@ class Predictor:
     def row_output(self, row: Row) -> float:
         """What the network gives for one row, in the features' order: the same bits as `outputs`."""
         encoded: list[float] = []
-        for encode_value, value in zip(self._row_encoders, row, strict=True):
-            encoded += encode_value(value)
+        for index, is_one, encode_value in self._row_encoders:
+            if is_one:
+                encoded.append(encode_value(row[index]))
+            else:
+                encoded += encode_value(row[index])
         if self._line is None:
             return float(self._forward(np.array([encoded]))[0])
         total: float = weighted_sum(*self._line, encoded)
         return total
 
     @cached_property
-    def _row_encoders(self) -> list[RowEncoder]:
-        return [feature.row_encoder() for feature in self.description.features]
+    def _row_encoders(self) -> list[tuple[int, bool, Any]]:
+        features = enumerate(self.description.features)
+        return [(index, feature.width == 1, feature.row_encoder()) for index, feature in features]
 
     @cached_property
     def _line(self) -> tuple[float, list[tuple[int, float]]] | None:

@@ -66,7 +66,7 @@ def test_a_row_is_answered_with_the_bits_of_a_batch(
         answer = answering.answer_row([row[feature.name] for feature in FEATURES])
         bounds = [batch.values if bound is None else bound for bound in (batch.lower, batch.upper)]
         together = np.array([batch.values[k], bounds[0][k], bounds[1][k]])
-        assert np.array(answer[:3]).tobytes() == together.tobytes()
+        assert np.array([answer.value, answer.lower, answer.upper]).tobytes() == together.tobytes()
         assert answer.out_of_range == [name for name, outside in batch.out_of_range.items() if k in outside]
         assert answer.is_finite == batch.finite[k]
 

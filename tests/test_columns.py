@@ -242,7 +242,7 @@ def test_a_decoder_of_its_type_lets_through_what_a_kind_accepts(feature: Feature
 def test_a_row_is_encoded_with_the_bits_of_a_column(feature: Feature, data: st.DataObject) -> None:
     values = data.draw(taken_values(feature))
     column = feature.read(values).column
-    alone = np.array([feature.row_encoder()(value) for value in values]).T
+    alone = np.array([np.atleast_1d(feature.row_encoder()(value)) for value in values]).T
     assert alone.shape == (feature.width, len(values))
     assert alone.tobytes() == np.ascontiguousarray(feature.encode(column)).tobytes()
 
