@@ -100,15 +100,21 @@ def kinds_of_words(
 
 def read_plain(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64] | None:
     """Cells that are all empty or numbers as JSON has them but for the decimal mark; None for others."""
-    joined = "\n".join(cells)
-    if "\n\n" in f"\n{joined}\n":
-        joined = "\n".join([cell or "null" for cell in cells])
+    numbers = decoded(cells, decimal)
+    if numbers is None and "" in cells:
+        numbers = decoded([cell or "null" for cell in cells], decimal)
+    return numbers
+
+
+def decoded(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64] | None:
+    """Cells that are all numbers as JSON has them but for the decimal mark, or null; None for others."""
+    joined = ("," if decimal == "." else "\n").join(cells)
     if decimal == ",":
         if "." in joined:
             return None
-        joined = joined.replace(",", ".")
+        joined = joined.replace(",", ".").replace("\n", ",")
     try:
-        numbers = DECODE_NUMBERS(f"[{joined.replace(chr(10), ',')}]")
+        numbers = DECODE_NUMBERS(f"[{joined}]")
     except (msgspec.DecodeError, UnicodeEncodeError):
         return None
     return np.array(numbers, dtype=np.float64) if len(numbers) == len(cells) else None
