@@ -100,13 +100,21 @@ def kinds_of_words(
 
 def read_plain(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64] | None:
     """Cells that are all empty or numbers as JSON has them but for the decimal mark, (n,); or None."""
-    joined = "\n".join([cell or "null" for cell in cells])
+    numbers = decoded(cells, decimal)
+    if numbers is None and "" in cells:
+        numbers = decoded([cell or "null" for cell in cells], decimal)
+    return numbers
+
+
+def decoded(cells: Sequence[str], decimal: DecimalMark) -> NDArray[np.float64] | None:
+    """Cells that are all numbers as JSON has them but for the decimal mark, or null; None for others."""
+    joined = ("," if decimal == "." else "\n").join(cells)
     if decimal == ",":
         if "." in joined:
             return None
-        joined = joined.replace(",", ".")
+        joined = joined.replace(",", ".").replace("\n", ",")
     try:
-        numbers = DECODE_NUMBERS(f"[{joined.replace(chr(10), ',')}]")
+        numbers = DECODE_NUMBERS(f"[{joined}]")
     except (msgspec.DecodeError, UnicodeEncodeError):
         return None
     return np.array(numbers, dtype=np.float64) if len(numbers) == len(cells) else None
@@ -137,17 +145,31 @@ def read_number(
     "inf" is read as the float it is. Raises ValueError for anything else.
     """
     text = text.strip()
+    if len(text) <= LONGEST_CELL:
+        return read_short(text, decimal, words)
+    if PLAIN[decimal].fullmatch(text):
+        return float_of(text, decimal), ""
+    raise not_a_number(text)
+
+
+@lru_cache(maxsize=2**12)
+def read_short(text: str, decimal: DecimalMark, words: frozenset[str]) -> tuple[float, str] | None:
+    """The number in a cell that is not long: those with units come again and again."""
     if words and text.lower() in words:
         return None
-    if len(text) <= LONGEST_CELL and (match := NUMBER[decimal].fullmatch(text)):
+    if match := NUMBER[decimal].fullmatch(text):
         sign, currency, digits, unit = match.groups("")
         return float_of(sign + digits, decimal), f"{currency} {unit}".strip() if currency else unit
-    if PLAIN[decimal].fullmatch(text) or text.lower().lstrip("+-") in INFINITE:
-        return float_of(text, decimal), ""
+    if text.lower().lstrip("+-") in INFINITE:
+        return float(text), ""
     if is_missing(text):
         return None
-    message = f"{text[:40]!r} is not a number"
-    raise ValueError(message)
+    raise not_a_number(text)
+
+
+def not_a_number(text: str) -> ValueError:
+    """What is raised for a cell that is neither a number nor missing."""
+    return ValueError(f"{text[:40]!r} is not a number")
 
 
 def float_of(digits: str, decimal: DecimalMark) -> float:

@@ -3,9 +3,11 @@
 One reader for all: what trains and what is scored is cut into the same cells, or refused in the same words.
 """
 
+import csv
 import re
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from operator import methodcaller
@@ -20,6 +22,7 @@ LONGEST_RECORD = 2**20
 class Patterns:
     """What finds records and cells that have quotes."""
 
+    lines: re.Pattern[str]
     record: re.Pattern[str]
     cell: re.Pattern[str]
     strict: re.Pattern[str]
@@ -30,8 +33,10 @@ def patterns(separator: str) -> Patterns:
     """A cell in quotes may hold separators, line ends, doubled quotes; strictly, nothing is behind it."""
     mark = re.escape(separator)
     quoted, other = r'"(?:[^"]++|"")*+"', rf"[^{mark}\n]*+"
+    line = rf'(?:"(?:[^"\n]++|"")*+"|[^"{mark}\n]*+)'
     cell, strict = rf'(?:{quoted}{other}|(?!"){other})', rf'(?:{quoted}|(?!"){other})'
     return Patterns(
+        re.compile(rf"(?:{line}(?:{mark}{line})*+\r?+\n)*+"),
         re.compile(rf"{cell}(?:{mark}{cell})*+\n"),
         re.compile(rf"(?:^|{mark})({cell})"),
         re.compile(rf"{strict}(?:{mark}{strict})*+\r?"),
@@ -43,8 +48,10 @@ def split_records(text: str, separator: str = ",") -> tuple[list[str], str]:
     if '"' not in text:
         head, end, rest = text.rpartition("\n")
         return (head.split("\n") if end else []), rest
-    match = patterns(separator).record.match
-    records, position = [], 0
+    lines = patterns(separator).lines.match(text)
+    assert lines
+    match, position = patterns(separator).record.match, lines.end()
+    records = lines[0].split("\n")[:-1]
     while found := match(text, position):
         records.append(found[0][:-1])
         position = found.end()
@@ -107,8 +114,21 @@ def cells_of(record: str, separator: str = ",") -> list[str]:
     """The cells of a record, without their quotes."""
     if '"' not in record:
         return record.split(separator)
-    cells = patterns(separator).cell.findall(record)
-    return [unquoted(cell) if cell.startswith('"') else cell for cell in cells]
+    try:
+        return next(csv.reader([record], delimiter=separator))
+    except csv.Error:  # a cell that is longer than csv takes, or a line end out of its place
+        cells = patterns(separator).cell.findall(record)
+        return [unquoted(cell) if cell.startswith('"') else cell for cell in cells]
+
+
+def rows_of(lines: list[str], text: str, separator: str) -> list[list[str]]:
+    """The cells of each of the lines, which joined are the text."""
+    if "\r" not in text:
+        with suppress(csv.Error):
+            rows = list(csv.reader(lines, delimiter=separator))
+            if len(rows) == len(lines):
+                return rows
+    return [cells_of(line, separator) for line in lines]
 
 
 def unquoted(cell: str) -> str:
@@ -159,10 +179,12 @@ class Layout:
             cells = text.replace("\n", self.form.separator).split(self.form.separator)
             if not self.form.trailing or not any(cells[self.width - 1 :: self.width]):
                 return Rows(lines, [cells[place :: self.width] for place in positions], range(len(lines)), {})
-        return self._with_faults(lines, positions)
+        return self._with_faults(lines, text, positions)
 
-    def _with_faults(self, lines: list[str], positions: Sequence[int]) -> Rows:
-        rows = [cells_of(line, self.form.separator) for line in lines]
+    def _with_faults(self, lines: list[str], text: str, positions: Sequence[int]) -> Rows:
+        rows = rows_of(lines, text, self.form.separator)
+        if not self.form.trailing and set(map(len, rows)) == {self.width}:
+            return Rows(lines, [[row[place] for row in rows] for place in positions], range(len(rows)), {})
         faults = {k: self._fault(row) for k, row in enumerate(rows) if lines[k] and not self._is_whole(row)}
         whole = [index for index, line in enumerate(lines) if line and index not in faults]
         return Rows(lines, [[rows[index][place] for index in whole] for place in positions], whole, faults)

@@ -248,3 +248,18 @@ def test_what_a_person_said_of_the_training_table_holds_for_others_of_its_kind()
     assert sniff(content, prior=said) == said.model_copy(update={"said": ()})
     tabs = sniff(b"a;b\tc;d\n", FormOptions(separator=";"))
     assert sniff(b"a;b\tc;d\n", prior=tabs).separator == ";"
+
+
+@pytest.mark.parametrize(
+    "neighbour", ['"a",b', 'a"b,c', '"a\nb",c', "a\rb,c", f'"{"x" * 200_000}",c', '"a"b"c,d', ""]
+)
+@pytest.mark.parametrize(
+    "line", ['"x",y', 'x"y,z', '"x"y"z,1', "x\ry,z", '"x\ry",z', "x,y", '"x', f'"{"x" * 200_000}",y']
+)
+def test_a_record_has_the_same_cells_beside_any_other(line: str, neighbour: str) -> None:
+    layout = Layout(Form(), "a,b")
+    alone, beside = layout.rows([line], [0, 1]), layout.rows([neighbour, line, neighbour], [0, 1])
+    assert alone.faults.get(0) == beside.faults.get(1)
+    if alone.whole:
+        index = list(beside.whole).index(1)
+        assert [column[0] for column in alone.cells] == [column[index] for column in beside.cells]

@@ -79,11 +79,14 @@ class Blocks:
 
 def regroup(pieces: Iterable[Matrix], width: int, rows: int) -> Iterator[Matrix]:
     """The same rows, from pieces (any number, width), in pieces of exactly `rows`, the last one shorter."""
-    pending = np.empty((0, width))
+    waiting, count = [np.empty((0, width))], 0
     for piece in pieces:
-        pending = np.concatenate([pending, piece])
-        while len(pending) >= rows:
-            yield pending[:rows].copy()
-            pending = pending[rows:]
-    if len(pending):
-        yield pending
+        waiting.append(piece)
+        count += len(piece)
+        if count >= rows:
+            pending = np.concatenate(waiting)
+            for start in range(0, count - count % rows, rows):
+                yield pending[start : start + rows].copy()
+            waiting, count = [pending[count - count % rows :].copy()], count % rows
+    if count:
+        yield np.concatenate(waiting)

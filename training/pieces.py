@@ -22,7 +22,7 @@ from training.data import DataError
 from training.recipe import TableOptions
 from training.sources import Source, needs_extra, start_of, unpacked
 
-PIECE_ROWS, PIECE_BYTES = 50_000, 2**21
+PIECE_ROWS, PIECE_BYTES = 50_000, 2**16
 # n cells of a column: texts, or an array of numbers, datetime64 or values of any type, None if missing.
 Cells: TypeAlias = Sequence[str] | NDArray[Any]
 
