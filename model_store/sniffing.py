@@ -101,10 +101,10 @@ def decimal_of(outline: "Outline", options: FormOptions, prior: Form | None) -> 
     if options.decimal:
         return options.decimal, ""
     if prior is None or prior.separator != outline.form.separator:
-        return decimal_mark(outline.cells(), ".")
+        return decimal_mark(outline.marked_cells(), ".")
     if "decimal" in prior.said:
         return prior.decimal, ""
-    return decimal_mark(outline.cells(), prior.decimal)
+    return decimal_mark(outline.marked_cells(), prior.decimal)
 
 
 def separators_in(text: str, prior: Form | None) -> list[str]:
@@ -132,6 +132,8 @@ def encoding_of(prefix: bytes, options: FormOptions, prior: Form | None) -> str:
 
 def is_utf8(prefix: bytes) -> bool:
     """Whether a text that starts so is UTF-8; if not throughout, its first line beyond ASCII decides."""
+    if prefix.isascii():
+        return True
     is_whole = len(prefix) < PREFIX_BYTES
     telling = [line for line in prefix.splitlines(keepends=True) if not line.isascii()]
     return not telling or decodes(b"".join(telling), is_whole) or decodes(telling[0], is_whole)
@@ -168,10 +170,15 @@ class Outline:
         is_odd = self.form.row_names or self.form.trailing
         return len(self.header) > 1, self.matches, not is_odd, len(self.header)
 
-    def cells(self) -> Iterator[str]:
-        """All cells, the header's first."""
-        rows = (cells_of(record, self.form.separator) for record in self.records)
-        return chain(self.header, chain.from_iterable(rows))
+    def marked_cells(self) -> Iterator[str]:
+        """The cells that hold a point or a comma, the header's first."""
+        separator = self.form.separator
+        # Where commas separate, only a cell in quotes can hold one.
+        marks = (".", '"') if separator == "," else (".", ",")
+        records = (record for record in self.records if any(mark in record for mark in marks))
+        rows = (cells_of(record, separator) for record in records)
+        cells = chain(self.header, chain.from_iterable(rows))
+        return (cell for cell in cells if "," in cell or "." in cell)
 
 
 def outlined(prefix: bytes, plain: Form, separator: str, prior: Form | None) -> Outline:
@@ -219,11 +226,19 @@ def is_named(records: Sequence[str], rows: Sequence[Sequence[str]], prior: Form 
     return are_counted or not any(map(str.isdigit, "".join(names)))
 
 
+def distinct(cells: Iterable[str]) -> Iterator[str]:
+    """Each different cell once, in the order they come."""
+    seen: set[str] = set()
+    for cell in cells:
+        if cell not in seen:
+            seen.add(cell)
+            yield cell
+
+
 def decimal_mark(cells: Iterable[str], usual: DecimalMark) -> tuple[DecimalMark, str]:
     """The decimal mark of the numbers among cells, and in words what could be meant otherwise."""
     found: dict[str, list[str]] = {".": [], ",": [], "either": []}
-    marked = dict.fromkeys(cell for cell in cells if "," in cell or "." in cell)
-    for cell in islice(marked, MOST_CELLS):
+    for cell in islice(distinct(cells), MOST_CELLS):
         point, comma = value_of(cell, "."), value_of(cell, ",")
         if point != comma:
             found["," if point is None else "." if comma is None else "either"].append(cell)
