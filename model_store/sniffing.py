@@ -17,6 +17,8 @@ from model_store.records import Records, cells_of, patterns
 PREFIX_BYTES = 2**16
 SEPARATORS = (",", ";", "\t", "|")
 ENOUGH_EVIDENCE, MOST_CELLS = 100, 5000
+# "12, High Street" tells nothing: the comma is no mark within a number.
+MARKED = re.compile(r"[^.,]*+[.,]\d")
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_UTF16_BE: "utf-16be"}
 
 
@@ -222,7 +224,7 @@ def is_named(records: Sequence[str], rows: Sequence[Sequence[str]], prior: Form 
 def decimal_mark(cells: Iterable[str], usual: DecimalMark) -> tuple[DecimalMark, str]:
     """The decimal mark of the numbers among cells, and in words what could be meant otherwise."""
     found: dict[str, list[str]] = {".": [], ",": [], "either": []}
-    marked = dict.fromkeys(cell for cell in cells if "," in cell or "." in cell)
+    marked = dict.fromkeys(cell for cell in cells if MARKED.match(cell))
     for cell in islice(marked, MOST_CELLS):
         point, comma = value_of(cell, "."), value_of(cell, ",")
         if point != comma:
