@@ -362,6 +362,13 @@ def test_times_are_numbers_or_dates_that_are_kept_beside_the_rows(
     assert rows_of(table).shape == (3, 2)
 
 
+def test_times_are_numbers_as_the_table_writes_them_and_may_be_missing(tmp_path: Path) -> None:
+    table = read(tmp_path, "x;y;t\n1,5;2;500\n2,5;3;1.100,5\n4;5;NA\n", split="time:t")
+    assert table.split_by is not None
+    assert table.split_by.tolist() == [500, 1100.5]
+    assert table.dropped == {"t": 1}
+
+
 def test_dates_of_a_parquet_file_are_those_of_the_csv(tmp_path: Path) -> None:
     dates = pd.to_datetime(["2018-09-30 14:00", "2017-01-01 00:00", "2018-09-30 14:01"])
     frame = pd.DataFrame({"x": [1, 2, 3], "y": [3, 4, 6], "t": dates})

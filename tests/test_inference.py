@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.manifest import TimeSplit
 from training.inference import Decision, closed, infer
 from training.recipe import InputColumn, Recipe, make_recipe
 from training.study import Cells, Piece, study
@@ -244,6 +245,24 @@ def test_a_decided_recipe_has_the_features_and_says_how_rare_and_new_categories_
     assert not decided.is_open
     assert (decided.features, decided.exclude) == ((column,), ())
     assert (decided.rare, decided.new_categories) == (10, "other")
+
+
+def test_rows_are_split_by_dates_in_the_format_that_was_found() -> None:
+    column = InputColumn(name="day", kind="date", format="%d/%m/%Y")
+    decided = closed(recipe(split="time:day"), [Decision("day", column, "")])
+    assert decided.split == TimeSplit(column="day", format="%d/%m/%Y")
+
+
+def test_weights_and_groups_are_inputs_only_if_they_are_named() -> None:
+    table = {
+        "y": [str(row * row) for row in range(ROWS)],
+        "w": repeated("1", "2"),
+        "g": repeated("a", "b", "c"),
+    }
+    fields = {"weight": "w", "split": "group:g", "exclude": ["z"]}
+    found = decided([table], **fields)
+    assert (found["w"].taken_as, found["g"].taken_as) == (None, None)
+    assert decided([table], features=[{"name": "w"}], **fields)["w"].taken_as == InputColumn(name="w")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from model_store.manifest import Linear
+from model_store.manifest import GroupSplit, Linear
 from training.recipe import InputColumn, Recipe
 from training.study import ISO, MOST_TEXTS, Study
 
@@ -52,6 +52,10 @@ def infer(studies: Iterable[Study], recipe: Recipe) -> tuple[Decision, ...]:
             decisions.append(Decision(study.name, None, "as was asked"))
         elif study.name in named:
             decisions.append(Decision(study.name, named[study.name], "as was asked"))
+        elif study.name == recipe.weight:
+            decisions.append(left_out(study, "it says how much each row counts"))
+        elif isinstance(recipe.split, GroupSplit) and study.name == recipe.split.column:
+            decisions.append(left_out(study, "a group that is scored on is one that was not seen"))
         elif study.name != recipe.target.name:
             decisions.append(decide(study, recipe.rare or RARE))
     return tuple(decisions)
@@ -63,6 +67,9 @@ def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
     A category that is rare or new is 'other'. A line is solved for unless the schedule says how to descend.
     """
     features = [decision.taken_as for decision in decisions if decision.taken_as]
+    split, formats = recipe.split, {feature.name: feature.format for feature in features}
+    if split.kind == "time" and split.format is None:
+        split = split.model_copy(update={"format": formats.get(split.column)})
     schedule = recipe.schedule
     if isinstance(recipe.network, Linear) and not schedule.model_fields_set & DESCENT:
         schedule = schedule.model_copy(update={"optimizer": "exact"})
@@ -71,6 +78,7 @@ def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
             "features": tuple(features),
             "exclude": (),
             "schedule": schedule,
+            "split": split,
             "rare": recipe.rare or RARE,
             "new_categories": recipe.new_categories or "other",
         }

@@ -299,12 +299,13 @@ class Reader:
         return beside
 
     def _times(self, name: str, cells: Cells, form: str | None) -> Matrix:
-        texts = [text_of(cell) for cell in cells]
-        times: dict[str, float] = {"": np.nan}
+        texts = [text_of(cell).strip() for cell in cells]
+        decimal = self.table.form.decimal if self.table.form else "."
+        times = {text: np.nan for text in texts if is_missing(text)}
         for index, text in enumerate(texts):
             if text not in times:
                 try:
-                    times[text], dated = read_time(text, form)
+                    times[text], dated = read_time(text, form, decimal)
                 except ValueError as error:
                     raise DataError(self._fault(name, cells, index, str(error))) from None
                 if self.dated not in {None, dated}:
