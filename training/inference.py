@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from model_store.manifest import GroupSplit, Linear
 from training.recipe import InputColumn, Recipe
-from training.study import ISO, MOST_TEXTS, Study
+from training.study import ISO, MOST_TEXTS, NEGATIVE, Study
 
 # This share of the cells that are not empty makes a column one of numbers; the others are its missing words.
 MOSTLY_NUMBERS = 0.95
@@ -49,7 +49,9 @@ def infer(studies: Iterable[Study], recipe: Recipe) -> tuple[Decision, ...]:
     decisions = []
     for study in studies:
         if study.name in recipe.exclude:
-            decisions.append(Decision(study.name, None, "as was asked"))
+            decisions.append(left_out(study, "as was asked"))
+        elif study.is_repeated:
+            decisions.append(left_out(study, "several columns have this name: rename all but one"))
         elif study.name in named:
             decisions.append(Decision(study.name, named[study.name], "as was asked"))
         elif study.name == recipe.weight:
@@ -148,6 +150,14 @@ def exchanged(form: str) -> str:
 def number(study: Study, rare: int) -> Decision | None:
     """Numbers, perhaps with units and a few words for a missing one, unless they only tell the rows apart."""
     numbers = study.numbers
+    if are_codes(study):
+        why = "they are codes, as they have zeros in front: --feature takes them for numbers"
+        return category(study, rare) or left_out(study, why)
+    negative = next(filter(NEGATIVE.fullmatch, numbers.words), None)
+    if negative and 2 * numbers.rows >= study.texts.total:
+        return left_out(
+            study, f"{shown(negative)} seems to be a negative number: write it with a minus in front"
+        )
     if not numbers.rows or numbers.rows < MOSTLY_NUMBERS * (numbers.rows + numbers.words.total()):
         return None
     if numbers.other_words or len(numbers.units) > MOST_UNITS:
@@ -160,6 +170,14 @@ def number(study: Study, rare: int) -> Decision | None:
         missing_words=tuple(numbers.words),
     )
     return Decision(study.name, column, f"{numbers.least:g} to {numbers.greatest:g}{numeric_notes(study)}")
+
+
+def are_codes(study: Study) -> bool:
+    """Whether the numbers have the same number of digits each, some with zeros in front, as zip codes do."""
+    no_numbers = study.numbers.words.keys() | study.numbers.holes.keys()
+    texts = study.texts.rows.keys() - no_numbers
+    are_alike = len(set(map(len, texts))) == 1 and all(map(str.isdecimal, texts))
+    return are_alike and any(text.startswith("0") and text.strip("0") for text in texts)
 
 
 def numeric_notes(study: Study) -> str:
