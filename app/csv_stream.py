@@ -52,7 +52,8 @@ async def answer_csv(served: Served, request: Request, count: Callable[[Tally], 
     start = await anext(chunks)
     refuse_foreign(start)
     prior = served.manifest.training.form
-    form = await asyncio.to_thread(sniff, start[:PREFIX_BYTES], options, prior)
+    numbers = {feature.name for feature in served.manifest.features if feature.kind == "numeric"}
+    form = await asyncio.to_thread(sniff, start[:PREFIX_BYTES], options, prior, numbers)
     blocks = record_blocks(form, start, chunks)
     blanks, first = await until_header(blocks)
     if not first:

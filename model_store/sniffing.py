@@ -5,18 +5,21 @@ What is no table of text is recognised by its first bytes, and named.
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
 from model_store.cells import DecimalMark, read_number
 from model_store.forms import Form, FormOptions, LineEnd
+from model_store.names import usable_names
 from model_store.records import Records, cells_of, patterns
 
 PREFIX_BYTES = 2**16
 SEPARATORS = (",", ";", "\t", "|")
 ENOUGH_EVIDENCE, MOST_CELLS = 100, 5000
+# "12, High Street" tells nothing: the comma is no mark within a number.
+MARKED = re.compile(r"[^.,]*+[.,]\d")
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_UTF16_BE: "utf-16be"}
 
 
@@ -68,11 +71,17 @@ def recognised(prefix: bytes) -> Foreign | None:
     return next((foreign for magic, foreign in FOREIGN.items() if re.match(magic, prefix)), None)
 
 
-def sniff(prefix: bytes, options: FormOptions | None = None, prior: Form | None = None) -> Form:
+def sniff(
+    prefix: bytes,
+    options: FormOptions | None = None,
+    prior: Form | None = None,
+    numbers: Collection[str] | None = None,
+) -> Form:
     """Find out the form of a table of text from its first PREFIX_BYTES, or all of it if it has fewer.
 
     What `options` say holds; of the encoding, only where no mark says another. `prior` is the form that is
-    usual for such tables: it decides what could be meant so or so.
+    usual for such tables: it decides what could be meant so or so. `numbers` names the columns whose cells
+    tell the decimal mark, if not all do: a text may hold a number that is written otherwise.
     """
     options = options or FormOptions()
     encoding = encoding_of(prefix, options, prior)
@@ -84,7 +93,8 @@ def sniff(prefix: bytes, options: FormOptions | None = None, prior: Form | None 
     form = outline.form
     if not has_header(outline, options, prior):
         form = form.model_copy(update={"has_header": False, "row_names": False, "trailing": False})
-    decimal, doubt = decimal_of(outline, options, prior)
+    cells = replace(outline, form=form).cells(numbers)
+    decimal, doubt = decimal_of(cells, form, options, prior)
     said = tuple(name for name in ("separator", "decimal") if getattr(options, name))
     return form.model_copy(update={"decimal": decimal, "doubt": doubt, "said": said})
 
@@ -96,15 +106,17 @@ def has_header(outline: "Outline", options: FormOptions, prior: Form | None) -> 
     return prior is None or prior.has_header or "column_1" in outline.header
 
 
-def decimal_of(outline: "Outline", options: FormOptions, prior: Form | None) -> tuple[DecimalMark, str]:
-    """The decimal mark, and in words what could be meant otherwise."""
+def decimal_of(
+    cells: Iterable[str], form: Form, options: FormOptions, prior: Form | None
+) -> tuple[DecimalMark, str]:
+    """The decimal mark that cells tell, and in words what could be meant otherwise."""
     if options.decimal:
         return options.decimal, ""
-    if prior is None or prior.separator != outline.form.separator:
-        return decimal_mark(outline.marked_cells(), ".")
+    if prior is None or prior.separator != form.separator:
+        return decimal_mark(cells, ".")
     if "decimal" in prior.said:
         return prior.decimal, ""
-    return decimal_mark(outline.marked_cells(), prior.decimal)
+    return decimal_mark(cells, prior.decimal)
 
 
 def separators_in(text: str, prior: Form | None) -> list[str]:
@@ -170,15 +182,22 @@ class Outline:
         is_odd = self.form.row_names or self.form.trailing
         return len(self.header) > 1, self.matches, not is_odd, len(self.header)
 
-    def marked_cells(self) -> Iterator[str]:
-        """The cells that hold a point or a comma, the header's first."""
+    def cells(self, names: Collection[str] | None = None) -> Iterator[str]:
+        """The cells of the columns of these names, by default of all, the header's first.
+
+        Records in which no cell can hold a point or a comma are passed over.
+        """
         separator = self.form.separator
         # Where commas separate, only a cell in quotes can hold one.
         marks = (".", '"') if separator == "," else (".", ",")
-        records = (record for record in self.records if any(mark in record for mark in marks))
-        rows = (cells_of(record, separator) for record in records)
-        cells = chain(self.header, chain.from_iterable(rows))
-        return (cell for cell in cells if "," in cell or "." in cell)
+        marked = (record for record in self.records if any(mark in record for mark in marks))
+        rows = chain([self.header], (cells_of(record, separator) for record in marked))
+        if names is None:
+            return chain.from_iterable(rows)
+        header = self.header if self.form.has_header else [""] * len(self.header)
+        known = usable_names([*[""] * self.form.row_names, *header])
+        places = [place for place, name in enumerate(known) if name in names]
+        return (row[place] for row in rows for place in places if place < len(row))
 
 
 def outlined(prefix: bytes, plain: Form, separator: str, prior: Form | None) -> Outline:
@@ -238,7 +257,8 @@ def distinct(cells: Iterable[str]) -> Iterator[str]:
 def decimal_mark(cells: Iterable[str], usual: DecimalMark) -> tuple[DecimalMark, str]:
     """The decimal mark of the numbers among cells, and in words what could be meant otherwise."""
     found: dict[str, list[str]] = {".": [], ",": [], "either": []}
-    for cell in islice(distinct(cells), MOST_CELLS):
+    marked = distinct(cell for cell in cells if MARKED.match(cell))
+    for cell in islice(marked, MOST_CELLS):
         point, comma = value_of(cell, "."), value_of(cell, ",")
         if point != comma:
             found["," if point is None else "." if comma is None else "either"].append(cell)

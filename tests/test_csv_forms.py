@@ -154,3 +154,12 @@ def test_a_first_line_of_numbers_is_refused_with_the_remedy() -> None:
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\r\r", "\ufeff".encode("utf-16le")])
 def test_a_body_without_a_header_is_empty(content: bytes) -> None:
     assert refusal(content)[0] == 400
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_number_in_a_text_tells_nothing_about_the_decimal_mark(separator: str) -> None:
+    form = Form(separator=separator)
+    row = separator.join(["11.187", "gas", '"1,5 l"'])
+    content = f"{separator.join(['km', 'fuel', 'note'])}\n{row}\n".encode()
+    (scored,) = score(served(form), content).rows
+    assert (scored["prediction"], scored["error"]) == ("11.187", "")

@@ -362,6 +362,26 @@ def test_times_are_numbers_or_dates_that_are_kept_beside_the_rows(
     assert rows_of(table).shape == (3, 2)
 
 
+def test_times_are_numbers_as_the_table_writes_them_and_may_be_missing(tmp_path: Path) -> None:
+    table = read(tmp_path, "x;y;t\n1,5;2;500\n2,5;3;1.100,5\n4;5;NA\n", split="time:t")
+    assert table.split_by is not None
+    assert table.split_by.tolist() == [500, 1100.5]
+    assert table.dropped == {"t": 1}
+
+
+@pytest.mark.parametrize("target", ["good", "true", "2020-01-01"])
+def test_a_target_that_is_no_number_is_refused_as_such(tmp_path: Path, target: str) -> None:
+    sentence = f"row 1 has '{target}', which is not a number: only numbers can be predicted"
+    with pytest.raises(DataError, match=sentence):
+        read(tmp_path, f"x,y\n1,{target}\n2,{target}\n")
+
+
+def test_a_negative_number_of_accounts_counts_for_no_missing_one(tmp_path: Path) -> None:
+    rows = "".join(f"{row},{row}\n" for row in range(1, 201))
+    with pytest.raises(DataError, match=r"row 201 has '\(5\.20\)', which is not a number"):
+        read(tmp_path, f"x,y\n{rows}(5.20),3\n")
+
+
 def test_dates_of_a_parquet_file_are_those_of_the_csv(tmp_path: Path) -> None:
     dates = pd.to_datetime(["2018-09-30 14:00", "2017-01-01 00:00", "2018-09-30 14:01"])
     frame = pd.DataFrame({"x": [1, 2, 3], "y": [3, 4, 6], "t": dates})

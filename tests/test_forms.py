@@ -77,6 +77,14 @@ def test_a_number_that_could_be_two_is_read_as_is_usual_and_told(cell: str) -> N
     )
 
 
+@pytest.mark.parametrize("address", ["12, High Street", "12, Main Street 3.5"])
+def test_a_comma_behind_the_number_of_a_house_is_no_decimal_comma(address: str) -> None:
+    form = sniff(f'address,latitude\n"{address}",40.123\n'.encode())
+    assert form.decimal == "."
+    assert "40.123" in form.doubt
+    assert sniff(f'address,latitude\n"{address}",40.12\n'.encode()) == Form()
+
+
 def test_two_decimal_marks_in_one_table_are_told() -> None:
     form = sniff(b"x;y\n1,5;1.5\n2,5;2.55\n3,5;4\n")
     assert form.decimal == ","

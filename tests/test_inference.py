@@ -1,12 +1,16 @@
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from model_store.manifest import TimeSplit
+from training.data import DataError
 from training.inference import Decision, closed, infer
-from training.recipe import InputColumn, Recipe, make_recipe
+from training.reading import study_columns, table_at
+from training.recipe import InputColumn, Recipe, TableOptions, make_recipe
 from training.study import Cells, Piece, study
 
 ROWS = 60
@@ -47,6 +51,35 @@ def test_numbers_are_numbers() -> None:
 def test_numbers_may_have_units() -> None:
     found = decision([f"{row % 7}.5 kmpl" for row in range(50)] + ["9 km/kg"] * 10)
     assert found == Decision("x", number(), "0.5 to 9, kmpl or km/kg")
+
+
+def test_digits_of_one_length_with_zeros_in_front_are_codes() -> None:
+    assert decision(repeated("02134", "90210")).taken_as == InputColumn(name="x", kind="categorical")
+    found = decision([f"{row * 37:05}" for row in range(ROWS)])
+    assert (found.taken_as, found.why[:14]) == (None, "they are codes")
+    assert decision(repeated("0", "5", "05")).taken_as == number()
+    assert decision(repeated("0.5", "1.5")).taken_as == number()
+    assert decision(repeated("00", "10")).taken_as == number()
+
+
+@pytest.mark.parametrize("negative", ["(1,234.50)", "17-"])
+def test_negative_numbers_of_accounts_are_not_taken_for_missing_ones(negative: str) -> None:
+    found = decision([*[f"{row % 7}" for row in range(ROWS - 1)], negative])
+    assert (found.taken_as, found.why) == (
+        None,
+        f"{negative!r} seems to be a negative number: write it with a minus in front",
+    )
+
+
+def test_columns_of_one_name_are_left_out_and_told(tmp_path: Path) -> None:
+    rows = "".join(f"{row % 7},{row},{row % 5}\n" for row in range(ROWS))
+    path = tmp_path / "table.csv"
+    path.write_text(f"x,y,x\n{rows}")
+    with table_at(path) as source:
+        (found,) = infer(study_columns(source, TableOptions(), ["y"]), recipe())
+        assert found == Decision("x", None, "several columns have this name: rename all but one")
+        with pytest.raises(DataError, match="has 2 columns named 'x': rename all but one"):
+            study_columns(source, TableOptions(), ["x"])
 
 
 def test_many_units_are_names_of_things() -> None:
@@ -258,6 +291,24 @@ def test_a_decided_recipe_has_the_features_and_says_how_rare_and_new_categories_
 def test_where_new_categories_are_refused_rare_ones_stay_as_they_are() -> None:
     decided = closed(recipe(new_categories="refuse"), [Decision("x", InputColumn(name="x"), "")])
     assert (decided.rare, decided.new_categories) == (1, "refuse")
+
+
+def test_rows_are_split_by_dates_in_the_format_that_was_found() -> None:
+    column = InputColumn(name="day", kind="date", format="%d/%m/%Y")
+    decided = closed(recipe(split="time:day"), [Decision("day", column, "")])
+    assert decided.split == TimeSplit(column="day", format="%d/%m/%Y")
+
+
+def test_weights_and_groups_are_inputs_only_if_they_are_named() -> None:
+    table = {
+        "y": [str(row * row) for row in range(ROWS)],
+        "w": repeated("1", "2"),
+        "g": repeated("a", "b", "c"),
+    }
+    fields = {"weight": "w", "split": "group:g", "exclude": ["z"]}
+    found = decided([table], **fields)
+    assert (found["w"].taken_as, found["g"].taken_as) == (None, None)
+    assert decided([table], features=[{"name": "w"}], **fields)["w"].taken_as == InputColumn(name="w")
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,24 @@ def test_booleans_whole_numbers_and_dates_are_categories_by_their_text(tmp_path:
         }
 
 
+@pytest.mark.parametrize("is_array", [True, False])
+def test_a_column_that_the_first_objects_of_json_lack_is_there(tmp_path: Path, *, is_array: bool) -> None:
+    rows = [{"y": 1}, {"y": 2, "x": 5}, {"x": 7, "y": 3}]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(rows) if is_array else "\n".join(map(json.dumps, rows)))
+    table = read_table(path, make_recipe({"target": {"name": "y"}, "features": [{"name": "x"}]}))
+    assert table.header == ("y", "x")
+    assert np.concatenate(list(table.blocks)).tolist() == [[5, 2], [7, 3]]
+
+
+def test_moments_finer_than_microseconds_are_read(tmp_path: Path) -> None:
+    moments = pa.array([1_577_836_800_000_000_001, 1_577_923_200_000_000_999], pa.timestamp("ns"))
+    parquet.write_table(pa.table({"day": moments, "y": [1, 2]}), tmp_path / "t.parquet")
+    asked = make_recipe({"target": {"name": "y"}, "features": [{"name": "day", "kind": "date"}]})
+    table = read_table(tmp_path / "t.parquet", asked)
+    assert np.concatenate(list(table.blocks)).tolist() == [[18_262, 1], [18_263, 2]]
+
+
 @pytest.mark.parametrize("from_stdin", [True, False])
 def test_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, from_stdin: bool) -> None:
     path = tmp_path / "pipe"

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from model_store.manifest import Linear
+from model_store.manifest import GroupSplit, Linear
 from training.recipe import InputColumn, Recipe
-from training.study import ISO, MOST_TEXTS, Study
+from training.study import ISO, MOST_TEXTS, NEGATIVE, Study
 
 # This share of the cells that are not empty makes a column one of numbers; the others are its missing words.
 MOSTLY_NUMBERS = 0.95
@@ -50,10 +50,14 @@ def infer(studies: Iterable[Study], recipe: Recipe) -> tuple[Decision, ...]:
     for study in studies:
         if study.name in recipe.exclude:
             decisions.append(left_out(study, "as was asked"))
+        elif study.is_repeated:
+            decisions.append(left_out(study, "several columns have this name: rename all but one"))
         elif study.name in named:
             decisions.append(Decision(study.name, named[study.name], "as was asked"))
-        elif study.name == recipe.weight or (recipe.split.kind == "group" and study.name in recipe.beside):
-            decisions.append(left_out(study, "rows are split or weighed by it"))
+        elif study.name == recipe.weight:
+            decisions.append(left_out(study, "it says how much each row counts"))
+        elif isinstance(recipe.split, GroupSplit) and study.name == recipe.split.column:
+            decisions.append(left_out(study, "a group that is scored on is one that was not seen"))
         elif study.name != recipe.target.name:
             decisions.append(decide(study, recipe.rare or RARE))
     return tuple(decisions)
@@ -65,6 +69,9 @@ def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
     A category that is rare or new is 'other'. A line is solved for unless the schedule says how to descend.
     """
     features = [decision.taken_as for decision in decisions if decision.taken_as]
+    split, formats = recipe.split, {feature.name: feature.format for feature in features}
+    if split.kind == "time" and split.format is None:
+        split = split.model_copy(update={"format": formats.get(split.column)})
     schedule = recipe.schedule
     if isinstance(recipe.network, Linear) and not schedule.model_fields_set & DESCENT:
         schedule = schedule.model_copy(update={"optimizer": "exact"})
@@ -73,6 +80,7 @@ def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
             "features": tuple(features),
             "exclude": (),
             "schedule": schedule,
+            "split": split,
             "rare": recipe.rare or (1 if recipe.new_categories == "refuse" else RARE),
             "new_categories": recipe.new_categories or "other",
         }
@@ -142,6 +150,14 @@ def exchanged(form: str) -> str:
 def number(study: Study, rare: int) -> Decision | None:
     """Numbers, perhaps with units and a few words for a missing one, unless they only tell the rows apart."""
     numbers = study.numbers
+    if are_codes(study):
+        why = "they are codes, as they have zeros in front: --feature takes them for numbers"
+        return category(study, rare) or left_out(study, why)
+    negative = next(filter(NEGATIVE.fullmatch, numbers.words), None)
+    if negative and 2 * numbers.rows >= study.texts.total:
+        return left_out(
+            study, f"{shown(negative)} seems to be a negative number: write it with a minus in front"
+        )
     if not numbers.rows or numbers.rows < MOSTLY_NUMBERS * (numbers.rows + numbers.words.total()):
         return None
     if numbers.other_words or len(numbers.units) > MOST_UNITS:
@@ -154,6 +170,14 @@ def number(study: Study, rare: int) -> Decision | None:
         missing_words=tuple(numbers.words),
     )
     return Decision(study.name, column, f"{numbers.least:g} to {numbers.greatest:g}{numeric_notes(study)}")
+
+
+def are_codes(study: Study) -> bool:
+    """Whether the numbers have the same number of digits each, some with zeros in front, as zip codes do."""
+    no_numbers = study.numbers.words.keys() | study.numbers.holes.keys()
+    texts = study.texts.rows.keys() - no_numbers
+    are_alike = len(set(map(len, texts))) == 1 and all(map(str.isdecimal, texts))
+    return are_alike and any(text.startswith("0") and text.strip("0") for text in texts)
 
 
 def numeric_notes(study: Study) -> str:

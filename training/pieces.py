@@ -170,7 +170,7 @@ def arrow_values(column: Any) -> NDArray[Any]:
     if types.is_dictionary(kind):
         return arrow_values(column.dictionary_decode())
     if types.is_timestamp(kind):
-        column = column.cast(timestamp("us"))
+        column = column.cast(timestamp("us"), safe=False)
     if types.is_date(kind) or types.is_timestamp(kind):
         dates: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return dates
@@ -216,22 +216,27 @@ class ListTable:
 
 
 def json_rows(file: IO[bytes], name: str) -> Iterator[list[Any]]:
-    """The names in the first of a table's JSON objects, then the values of each object by these names.
+    """The names in a table's JSON objects, in the order in which they come, then each object's values.
 
     Raises DataError for what is not an object a row.
     """
-    header: list[str] | None = None
+    header = list(dict.fromkeys(chain.from_iterable(json_objects(file, name))))
+    yield header
+    file.seek(0)
     for row in json_objects(file, name):
-        if not isinstance(row, dict):
-            message = f"{name} looks like JSON, but not like a table: an object a row is expected"
-            raise DataError(message)
-        if header is None:
-            header = list(row)
-            yield header
         yield [row.get(column) for column in header]
 
 
-def json_objects(file: IO[bytes], name: str) -> Iterator[Any]:
+def json_objects(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON array, or of JSON lines; raises DataError for anything else."""
+    for row in json_values(file, name):
+        if not isinstance(row, dict):
+            message = f"{name} looks like JSON, but not like a table: an object a row is expected"
+            raise DataError(message)
+        yield row
+
+
+def json_values(file: IO[bytes], name: str) -> Iterator[Any]:
     """The items of a JSON array, or of JSON lines; raises DataError for a line that is not JSON."""
     if start_of(file).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from json.load(file)

@@ -22,7 +22,7 @@ from training.data import DataError, Table
 from training.evaluate import HeldOut, cross_validate, hold_out
 from training.inference import Decision, closed, infer
 from training.publish import publish
-from training.reading import check_names, read_rows, study_columns, table_at
+from training.reading import read_rows, study_columns, table_at
 from training.recipe import Recipe, RecipeFile
 from training.remarks import Findings, remarks_on
 from training.sources import Source
@@ -113,8 +113,7 @@ def settle_inputs(source: Source, recipe: Recipe, narrator: Narrator) -> tuple[R
     if not recipe.is_open:
         return recipe, ()
     with narrator.waiting(f"looking at the columns of {source.name}"):
-        studies = study_columns(source, recipe.table)
-        check_names(source.name, [each.name for each in studies], [recipe.target.name, *recipe.exclude])
+        studies = study_columns(source, recipe.table, [recipe.target.name, *recipe.exclude])
         decisions = infer(studies, recipe)
     narrator.decisions(decisions)
     if not any(decision.taken_as for decision in decisions):

@@ -34,10 +34,11 @@ from training.data import DataError, Table
 from training.pieces import Cells, OpenTable, open_table
 from training.recipe import InputColumn, Recipe, TableOptions
 from training.sources import Source, opened
-from training.study import Study, study
+from training.study import NEGATIVE, Study, study
 from training.times import read_time
 
 NOT_A_NUMBER = "is not a number; for a column of categories say --category in place of --feature"
+NO_TARGET = "is not a number: only numbers can be predicted"
 NOT_A_WEIGHT = "is no weight: 0, or a number from 1e-30 to 1e30"
 LEAST_WEIGHT, MOST_WEIGHT = 1e-30, 1e30
 FEWEST_ROWS = 2
@@ -66,16 +67,19 @@ def read_table(path: Path, recipe: Recipe) -> Table:
         return read_rows(source, recipe)
 
 
-def study_columns(source: Source, options: TableOptions) -> list[Study]:
-    """What all columns of a table are like, but those whose name comes twice; raises DataError."""
+def study_columns(source: Source, options: TableOptions, asked: Sequence[str] = ()) -> list[Study]:
+    """What all columns of a table are like; raises DataError, also if one that is asked for is not there."""
     with open_table(source, options) as table:
         known = usable_names(table.header)
-        names = [name for name in known if known.count(name) == 1]
+        check_names(source.name, known, asked)
+        names = [name for name, count in Counter(known).items() if count == 1]
+        repeated = [name for name, count in Counter(known).items() if count > 1]
         decimal = table.form.decimal if table.form else "."
         words = frozenset(word.strip().lower() for word in options.missing_words)
         pieces = table.pieces([known.index(name) for name in names])
         read = partial(read_number, decimal=decimal, words=words)
-        return list(study((dict(zip(names, piece, strict=True)) for piece in pieces), read).values())
+        studies = study((dict(zip(names, piece, strict=True)) for piece in pieces), read)
+    return [*studies.values(), *(Study(name, known.index(name), is_repeated=True) for name in repeated)]
 
 
 def read_rows(source: Source, recipe: Recipe) -> Table:
@@ -165,7 +169,9 @@ class Words:
         """Whether nearly all cells are numbers, so that the others stand for missing values."""
         cells = self.numbers + self.counts.total()
         are_few = self.numbers >= max(FEWEST_NUMBERS, SHARE_OF_NUMBERS * cells)
-        return are_few and all(len(word) <= LONGEST_CELL for word in self.counts)
+        return are_few and not any(
+            len(word) > LONGEST_CELL or NEGATIVE.fullmatch(word) for word in self.counts
+        )
 
 
 @dataclass
@@ -252,7 +258,8 @@ class Reader:
         words = self.words.setdefault(name, Words())
         words.numbers += int(np.isfinite(numbers.column).sum())
         if numbers.unreadable and not words.counts:
-            words.first = self._fault(name, cells, numbers.unreadable[0], NOT_A_NUMBER)
+            what = NO_TARGET if name == self.recipe.target.name else NOT_A_NUMBER
+            words.first = self._fault(name, cells, numbers.unreadable[0], what)
         words.counts.update(text_of(cells[index]).strip() for index in numbers.unreadable)
         if len(words.counts) > MOST_WORDS:
             raise DataError(words.first)
@@ -302,12 +309,13 @@ class Reader:
         return beside
 
     def _times(self, name: str, cells: Cells, form: str | None) -> Matrix:
-        texts = [text_of(cell) for cell in cells]
-        times: dict[str, float] = {"": np.nan}
+        texts = [text_of(cell).strip() for cell in cells]
+        decimal = self.table.form.decimal if self.table.form else "."
+        times = {text: np.nan for text in texts if is_missing(text)}
         for index, text in enumerate(texts):
             if text not in times:
                 try:
-                    times[text], dated = read_time(text, form)
+                    times[text], dated = read_time(text, form, decimal)
                 except ValueError as error:
                     raise DataError(self._fault(name, cells, index, str(error))) from None
                 if self.dated not in {None, dated}:

@@ -22,6 +22,8 @@ ReadNumber: TypeAlias = Callable[[str], tuple[float, str] | None]
 
 MOST_TEXTS, MOST_WORDS = 1000, 10
 LONGEST_DATE = 40
+# Negative numbers as accounts have them, which are neither read nor taken for missing ones.
+NEGATIVE = re.compile(r"\(.*\d.*\)|.*\d\s*-")
 ISO = "ISO 8601"
 DAYS: Final = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%Y", "%Y/%m/%d", "%Y-%m-%d"),
@@ -189,10 +191,11 @@ def shape(text: str) -> str:
 
 @dataclass
 class Study:
-    """What is known of a column after some pieces."""
+    """What is known of a column after some pieces; nothing of columns whose name is repeated."""
 
     name: str
     place: int
+    is_repeated: bool = False
     rows: int = 0
     empty: int = 0
     texts: Texts = field(default_factory=Texts)

@@ -3,17 +3,19 @@
 import math
 from datetime import UTC, datetime, timedelta
 
+from model_store.cells import DecimalMark, read_number
+
 NOT_A_TIME = "is neither a number nor a date in ISO 8601, such as 2018-09-30 or 2018-09-30T14:00"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def read_time(text: str, form: str | None) -> tuple[float, bool]:
+def read_time(text: str, form: str | None, decimal: DecimalMark = ".") -> tuple[float, bool]:
     """A number as it is, a date as seconds since 1970, and whether it is a date.
 
     `form` is a strptime format, in place of numbers and ISO 8601. A date without an offset is taken as UTC.
     Raises ValueError, which says what the text is not.
     """
-    if form is None and (number := read_number(text)) is not None:
+    if form is None and (number := plain_number(text, decimal)) is not None:
         return number, False
     try:
         moment = read_date(text, form)
@@ -23,13 +25,13 @@ def read_time(text: str, form: str | None) -> tuple[float, bool]:
     return (moment - EPOCH).total_seconds(), True
 
 
-def read_number(text: str) -> float | None:
-    """The finite number that a text is, None if it is not one."""
+def plain_number(text: str, decimal: DecimalMark) -> float | None:
+    """The finite number without a unit that a text is, None if it is not one."""
     try:
-        number = float(text)
+        number, unit = read_number(text, decimal) or (math.inf, "")
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and not unit else None
 
 
 def read_date(text: str, form: str | None) -> datetime:
