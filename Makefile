@@ -17,8 +17,8 @@ PROMOTED := models/$(MODEL)/promotions/1.json
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
 
-# All tests in three processes, as many of them wait, or those that ARGS picks in one: make test ARGS='-k name'.
-ARGS ?= --numprocesses 3 --dist worksteal
+# All tests in two processes, or those that ARGS picks in one: make test ARGS='-k name'.
+ARGS ?= --numprocesses 2 --dist worksteal
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
