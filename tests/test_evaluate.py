@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,8 +7,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from training.blocks import Blocks
-from training.data import Table
+from training.data import DataError, Table
 from training.evaluate import conformal_interval, cross_validate, hold_out, score, score_beside_baselines
+from training.reading import read_table
 from training.recipe import make_recipe
 from training.splits import cross_validation, hold_out_rows
 
@@ -115,3 +117,16 @@ def test_a_single_split_is_scored_with_the_rows_weights() -> None:
     r2 = oracle.score(x[fold.held, None], y[fold.held], sample_weight=weights[fold.held])
     for scores in (held_out.metrics.model, held_out.metrics.least_squares):
         assert scores.r2 == pytest.approx(r2, rel=1e-9)
+
+
+def test_a_column_that_is_empty_in_the_rows_to_fit_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "t,x,y\n" + "".join(f"{row},{row % 7 if row > 79 else ''},{row % 5}\n" for row in range(100))
+    )
+    features = [{"name": "x", "missing": "indicator"}]
+    asked = make_recipe({"target": {"name": "y"}, "features": features, "split": "time:t"})
+    with pytest.raises(
+        DataError, match=r"^of the 80 rows that are fitted to score the others: the column 'x'"
+    ):
+        hold_out(asked, read_table(path, asked))

@@ -150,7 +150,11 @@ def parts(table: Table, fold: Fold) -> tuple[Table, Table]:
 
 def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
     """Train on the rows seen and predict the others; raises DataError where a prediction overflows."""
-    model = train(recipe, seen)
+    try:
+        model = train(recipe, seen)
+    except DataError as error:
+        message = f"of the {seen.rows} rows that are fitted to score the others: {error}, or score otherwise"
+        raise DataError(message) from None
     actual = held.target()
     outputs, line = np.concatenate(
         [
