@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import methodcaller
 from typing import NamedTuple
 
 from model_store.cells import DecimalMark, read_number
@@ -190,7 +191,9 @@ class Outline:
         separator = self.form.separator
         # Where commas separate, only a cell in quotes can hold one.
         marks = (".", '"') if separator == "," else (".", ",")
-        marked = (record for record in self.records if any(mark in record for mark in marks))
+        text = "\n".join(self.records)
+        found = [mark for mark in marks if mark in text]
+        marked = (record for record in self.records if any(mark in record for mark in found)) if found else ()
         rows = chain([self.header], (cells_of(record, separator) for record in marked))
         if names is None:
             return chain.from_iterable(rows)
@@ -207,14 +210,19 @@ def outlined(prefix: bytes, plain: Form, separator: str, prior: Form | None) -> 
     records = reader.feed(prefix)
     if len(prefix) < PREFIX_BYTES or not records:
         records += reader.end()
-    records = [record.removesuffix("\r") for record in records if record.strip("\r")]
+    text = "\n".join(records)
+    if "\r" in text:
+        records = [record.removesuffix("\r") for record in records]
+    records = list(filter(None, records))
     if not records:
         return Outline(form, [], [], 0)
     header, records = cells_of(records[0], separator), records[1:]
-    widths = [
-        record.count(separator) + 1 if '"' not in record else strict_width(record, separator)
-        for record in records
-    ]
+    widths = [count + 1 for count in map(methodcaller("count", separator), records)]
+    if '"' in text:
+        widths = [
+            strict_width(record, separator) if '"' in record else width
+            for record, width in zip(records, widths, strict=True)
+        ]
     if widths and set(widths) == {len(header) + 1}:
         rows = [cells_of(record, separator) for record in records]
         is_trailing = not any(row[-1] for row in rows)
