@@ -475,3 +475,9 @@ def test_momentum_with_its_defaults_trains_on_ordinary_data(fit: Command, tmp_pa
     asked = ("--target", "y", "--feature", "x", "--optimizer", "momentum", "--epochs", "20")
     code, _, errors = fit(table, tmp_path / "models", *asked)
     assert code == 0, errors
+
+
+def test_a_table_whose_name_names_no_model_is_asked_for_one(command: Command, tmp_path: Path) -> None:
+    code, _, errors = command("fit", "-", "--target", "y", "--store", tmp_path / "models")
+    assert code == 2
+    assert errors == "error: say --name: - does not tell what the model is called in the store\n"

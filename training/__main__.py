@@ -172,6 +172,9 @@ def fit_command(
     )
     path, recipe, usual_name = decide(source, data, asked)
     name = name or usual_name
+    if not name:
+        message = f"say --name: {source} does not tell what the model is called in the store"
+        raise RecipeInvalid(message)
     narrator, versions = Narrator(quiet=as_json), open_store(store)
     published = pipeline.fit(path, recipe, name, versions, command=context.obj, narrator=narrator)
     if promote:
