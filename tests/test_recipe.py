@@ -117,3 +117,16 @@ def test_a_recipe_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> No
     for path in (tmp_path / "nowhere.toml", tmp_path / "binary.toml"):
         with pytest.raises(RecipeInvalid, match="cannot be read"):
             read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rare": 5, "new_categories": "refuse"},
+        {"features": [{"name": "c", "kind": "categorical", "rare": 5}], "new_categories": "refuse"},
+        {"features": [{"name": "c", "kind": "categorical", "new_categories": "refuse"}], "rare": 5},
+    ],
+)
+def test_rare_categories_cannot_be_merged_where_new_ones_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RecipeInvalid, match="rare categories become 'other'"):
+        make_recipe({"target": {"name": "y"}, **fields})

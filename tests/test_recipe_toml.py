@@ -34,7 +34,7 @@ FULL = {
     "holdout": 0,
     "missing": "mean",
     "rare": 10,
-    "new_categories": "refuse",
+    "new_categories": "other",
 }
 
 

@@ -167,6 +167,17 @@ class Recipe(Part):
         if len(set(beside)) < len(beside):
             message = "the target, the column that splits and the weight must be different columns"
             raise ValueError(message)
+        asked = [(self.rare or 1, self.new_categories)]
+        asked += [
+            (self.rare_of(each), each.new_categories or self.new_categories)
+            for each in self.features
+            if each.kind == "categorical"
+        ]
+        if any(rare > 1 and new == "refuse" for rare, new in asked):
+            message = (
+                "rare categories become 'other', as which new ones are answered: do not refuse these as well"
+            )
+            raise ValueError(message)
         if self.schedule.optimizer == "exact" and isinstance(self.network, Mlp):
             message = "the optimizer 'exact' solves linear networks only; take 'adam' for an mlp"
             raise ValueError(message)
