@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
+import openpyxl
 from numpy.typing import NDArray
 
 from model_store.forms import Form
@@ -253,13 +254,8 @@ def json_values(file: IO[bytes], name: str) -> Iterator[Any]:
 def sheet_rows(file: IO[bytes], name: str, options: TableOptions) -> Iterator[list[Any]]:
     """The rows of an Excel file's sheet, as wide as the first; empty ones are no rows.
 
-    Raises DataError without the extra for it, for a sheet that is not there, or for none where there are
-    several with content.
+    Raises DataError for a sheet that is not there, or for none where there are several with content.
     """
-    try:
-        import openpyxl  # noqa: PLC0415  (an extra that most tables do not need)
-    except ImportError:
-        raise needs_extra(name, "Excel", "train") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles, which no table needs
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
