@@ -1,9 +1,9 @@
 """The manifest: everything about a version but its weights, as a closed schema.
 
 A field nobody declared is refused, numbers are finite, and float64 survives the round trip through JSON
-exactly. The SHA-256 of the manifest's bytes is the version's *digest*. Schema version 2, which knew no dates
-and booleans nor levels for missing and other categories, and version 1, which did not end with a checksum
-either, are still read.
+exactly. The SHA-256 of the manifest's bytes is the version's *digest*. Still read are schema version 3, whose
+golden rows had no bounds, 2, which knew no dates and booleans nor levels for missing and other categories,
+and 1, which did not end with a checksum either.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from model_store.errors import InvalidName, ManifestInvalid
 from model_store.forms import Form
 from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WEIGHTS: Final = "weights.safetensors"
 HISTORY: Final = "history.csv"
 REPORT: Final = "report.html"
@@ -46,11 +46,17 @@ def known_schema(number: int) -> int:
 
 
 class Target(Range):
-    """The number that is predicted; with the transform `log` the network gives its natural logarithm."""
+    """The number that is predicted; with the transform `log` the network gives its natural logarithm.
+
+    The exponential of a mean logarithm is a median. With `smearing`, the mean of the training residuals'
+    exponentials (Duan, Smearing Estimate: A Nonparametric Retransformation Method, 1983), predictions are
+    means; the network's last bias has its logarithm in it already.
+    """
 
     name: ColumnName
     unit: str | None = None
     transform: Literal["none", "log"] = "none"
+    smearing: PositiveFloat | None = None
 
     def untransformed(self, outputs: Number) -> Number:
         """The target in its own unit from what the network gives: a float, or any array."""
@@ -120,8 +126,9 @@ class Training(Part):
 
     `cost` is the mean squared error of the shipped weights on the rows, in the unit of the network's output
     squared, weighted where the column `weight` says how much each row counts; `optimum` is the least that any
-    line reaches there. `cross_validate` is the number of folds that scored in place of `holdout`. `form` is
-    that of the table, if it was text.
+    line reaches there. `rank` is how many of a line's weights the rows determine, `condition` the ratio of
+    the greatest to the least of the singular values that do. `cross_validate` is the number of folds that
+    scored in place of `holdout`. `form` is that of the table, if it was text.
     """
 
     optimizer: str
@@ -139,6 +146,8 @@ class Training(Part):
     rows: PositiveInt
     cost: float
     optimum: float | None = None
+    rank: PositiveInt | None = None
+    condition: PositiveFloat | None = None
     data_sha256: Sha256
     form: Form | None = None
     libraries: dict[str, str]
@@ -161,11 +170,19 @@ class Folds(Part):
     std: Scores
 
 
+class Uncertainty(Part):
+    """Between which bounds the model's scores lie in the share `coverage` of tables like this one."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    lower: Scores
+    upper: Scores
+
+
 class Metrics(Part):
     """The held-out scores of the model and of the two it has to beat.
 
     `since` is the earliest held-out time where the rows are split by time. With `folds` each score is that of
-    all their held-out rows together.
+    all their held-out rows together. `uncertainty` is that of the model's scores.
     """
 
     rows: PositiveInt
@@ -174,6 +191,7 @@ class Metrics(Part):
     least_squares: Scores
     since: str | None = None
     folds: Folds | None = None
+    uncertainty: Uncertainty | None = None
 
     def how_held_out(self, split: Split) -> str:
         """What to say behind 'held-out rows'; nothing of rows that were drawn at random once."""
@@ -189,12 +207,14 @@ class Metrics(Part):
 class ResidualQuantiles(Part):
     """Held-out residuals (actual - predicted) that bound `coverage` of new rows.
 
-    They are in the unit of the network's output: the target's, or its natural logarithm.
+    They are in the unit of the network's output: the target's, or its natural logarithm. `method` says whose
+    residuals they are: those of one model's held-out rows, or of every row by the model of its fold.
     """
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
     lower: float
     upper: float
+    method: Literal["split conformal", "cross-conformal"] = "split conformal"
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -205,10 +225,12 @@ class ResidualQuantiles(Part):
 
 
 class GoldenRow(Part):
-    """A raw row and the prediction that torch made for it."""
+    """A raw row and the prediction that torch made for it, with the interval's bounds if it has one."""
 
     inputs: dict[str, bool | float | str | None]
     prediction: float
+    lower: float | None = None
+    upper: float | None = None
 
 
 class FileEntry(Part):
@@ -251,6 +273,9 @@ class Description(Part):
     def _consistent(self) -> Self:
         if not is_name(self.name):
             message = "its name cannot name a model"
+            raise ValueError(message)
+        if self.schema_version > 3 and self.interval and not self.interval.lower <= 0 <= self.interval.upper:
+            message = "its interval does not hold its own predictions"
             raise ValueError(message)
         names = [feature.name for feature in self.features]
         refuse_repeats(names, "feature")

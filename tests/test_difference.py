@@ -143,6 +143,7 @@ SAME_PREDICTIONS: Final[dict[str, tuple[dict[str, Any], list[tuple[Any, ...]]]]]
             ("interval.coverage", None, 0.9, None),
             ("interval.lower", None, -1.5, None),
             ("interval.upper", None, 2.5, None),
+            ("interval.method", None, "split conformal", None),
         ],
     ),
 }

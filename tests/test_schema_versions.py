@@ -12,7 +12,7 @@ from model_store.manifest import SCHEMA_VERSION, Linear, Mlp
 from model_store.store import Store, open_store
 from tests.toys import expected_predictions, publish_toy, sealed_json, toy_rows, toy_weights
 
-KEPT: Final = {number: Path(__file__).parent / f"schema_{number}" for number in (1, 2)}
+KEPT: Final = {number: Path(__file__).parent / f"schema_{number}" for number in (1, 2, 3)}
 MODELS: Final[dict[str, tuple[Linear | Mlp, int]]] = {
     "toy": (Linear(), 1),
     "network": (Mlp(hidden=(3, 2), activation="tanh"), 3),
@@ -69,8 +69,8 @@ def test_a_version_of_an_earlier_schema_loads_and_predicts_as_its_formula_does(
 
 
 def test_what_is_published_now_is_of_the_newest_schema(first: Store) -> None:
-    assert publish_toy(first).schema_version == SCHEMA_VERSION == 3
-    assert json.loads(manifest_of(first, 2).read_bytes())["schema_version"] == 3
+    assert publish_toy(first).schema_version == SCHEMA_VERSION == 4
+    assert json.loads(manifest_of(first, 2).read_bytes())["schema_version"] == 4
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -115,7 +115,7 @@ def enlarged(fields: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "write", [sealed_json, lambda fields: json.dumps(fields).encode()], ids=["sealed", "not"]
 )
-@pytest.mark.parametrize("schema", [4, 5, 1000])
+@pytest.mark.parametrize("schema", [5, 6, 1000])
 def test_a_later_schema_is_refused_by_its_number(
     first: Store,
     schema: int,
@@ -125,7 +125,7 @@ def test_a_later_schema_is_refused_by_its_number(
     path = manifest_of(first)
     path.write_bytes(write(change(json.loads(path.read_bytes()) | {"schema_version": schema})))
     sentence = (
-        f"{path} is refused: .*schema version {schema} is not one this program reads, 1 to 3: upgrade it$"
+        f"{path} is refused: .*schema version {schema} is not one this program reads, 1 to 4: upgrade it$"
     )
     for refused in (lambda: first.load("toy", 1), lambda: first.promote("toy", 1)):
         with pytest.raises(ManifestInvalid, match=sentence):
