@@ -193,6 +193,11 @@ class Metrics(Part):
     folds: Folds | None = None
     uncertainty: Uncertainty | None = None
 
+    @property
+    def is_worse_than_the_mean(self) -> bool:
+        """Whether predicting the mean errs less, beyond what is uncertain; False where that is not known."""
+        return self.uncertainty is not None and self.uncertainty.upper.r2 < self.predict_the_mean.r2
+
     def how_held_out(self, split: Split) -> str:
         """What to say behind 'held-out rows'; nothing of rows that were drawn at random once."""
         folds = f" in {self.folds.count} folds" if self.folds else ""
@@ -214,7 +219,7 @@ class ResidualQuantiles(Part):
     coverage: Annotated[float, Field(gt=0, lt=1)]
     lower: float
     upper: float
-    method: Literal["split conformal", "cross-conformal"] = "split conformal"
+    method: Literal["split conformal", "cross-validation"] = "split conformal"
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

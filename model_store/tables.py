@@ -6,7 +6,7 @@ from typing import Any
 
 from model_store._difference import Difference
 from model_store._promotions import Promotion
-from model_store.manifest import Folds, Manifest
+from model_store.manifest import Folds, Manifest, Metrics, Scores
 from model_store.versions import Version
 
 LIST_HEADING = f"{'model':24} {'version':>7}  {'':8}  {'made (UTC)':16}  {'R²':>7}  predicts"
@@ -69,20 +69,52 @@ def score_lines(manifest: Manifest) -> list[str]:
     metrics = manifest.metrics
     if metrics is None:
         return ["scores    none: no rows were held out"]
-    rows = {
-        "model": metrics.model,
-        "least squares": metrics.least_squares,
-        "predict the mean": metrics.predict_the_mean,
-    }
     how = metrics.how_held_out(manifest.training.split).removeprefix(",").strip()
     return [
-        *(
-            f"scores    {label:17} R² {scores.r2:.4f}  RMSE {scores.rmse:.4f}  MAE {scores.mae:.4f}  "
-            f"on {metrics.rows} held-out rows"
-            for label, scores in rows.items()
-        ),
-        *([f"held out  {how}"] if how else []),
+        *(f"scores    {line}" for line in score_table(metrics)),
+        f"rows      {metrics.rows} held-out ones{f': {how}' if how else ''}",
         *([f"folds     {folds_text(metrics.folds)}"] if metrics.folds else []),
+    ]
+
+
+def score_table(metrics: Metrics) -> list[str]:
+    """R², RMSE and MAE of the model and of the two it has to beat, a line each, below their names.
+
+    The model's have their bounds behind them, and all as many digits as are not uncertain.
+    """
+    scores = {
+        "this model": metrics.model,
+        "exact least squares": metrics.least_squares,
+        "predict the mean": metrics.predict_the_mean,
+    }
+    bounds = metrics.uncertainty
+    columns = [
+        score_column(heading, values, edges)
+        for heading, values, edges in zip(
+            ("R²", "RMSE", "MAE"),
+            zip(*map(read_by_people, scores.values()), strict=True),
+            zip(*map(read_by_people, (bounds.lower, bounds.upper)), strict=True) if bounds else [None] * 3,
+            strict=True,
+        )
+    ]
+    rows = zip(["", *scores], *columns, strict=True)
+    return [f"{label:19}  {'  '.join(cells)}".rstrip() for label, *cells in rows]
+
+
+def read_by_people(scores: Scores) -> tuple[float, float, float]:
+    """R², RMSE and MAE."""
+    return scores.r2, scores.rmse, scores.mae
+
+
+def score_column(heading: str, values: Sequence[float], edges: tuple[float, float] | None) -> list[str]:
+    """A heading over values, the first with the bounds it lies between, in a column."""
+    digits = decimals(*edges) if edges else 4
+    first, *others = (f"{value:z,.{digits}f}" for value in values)
+    bounds = f" ({edges[0]:z,.{digits}f} to {edges[1]:z,.{digits}f})" if edges else ""
+    width = max(map(len, (heading, first, *others)))
+    return [
+        f"{cell:>{width}}{behind:{len(bounds)}}"
+        for cell, behind in zip((heading, first, *others), ("", bounds, "", ""), strict=True)
     ]
 
 
@@ -93,6 +125,18 @@ def folds_text(folds: Folds) -> str:
         plus_minus(*score) for score in ((mean.r2, std.r2), (mean.rmse, std.rmse), (mean.mae, std.mae))
     )
     return f"R² {r2}, RMSE {rmse}, MAE {mae} (mean ± standard deviation of {folds.count} folds)"
+
+
+def with_bounds(value: float, lower: float, upper: float) -> str:
+    """A value with the bounds it lies between, to two digits of half their distance: 0.57 (0.45 to 0.66)."""
+    digits = decimals(lower, upper)
+    return f"{value:z,.{digits}f} ({lower:z,.{digits}f} to {upper:z,.{digits}f})"
+
+
+def decimals(lower: float, upper: float) -> int:
+    """How many decimals show two digits of half the distance of two bounds."""
+    half = (upper - lower) / 2
+    return max(1 - math.floor(math.log10(half)), 0) if half > 0 else 4
 
 
 def plus_minus(mean: float, std: float) -> str:

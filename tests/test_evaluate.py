@@ -8,7 +8,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from training.blocks import Blocks
 from training.data import DataError, Table
-from training.evaluate import conformal_interval, cross_validate, hold_out, score, score_beside_baselines
+from training.evaluate import evaluate, score, score_beside_baselines
 from training.reading import read_table
 from training.recipe import make_recipe
 from training.splits import cross_validation, hold_out_rows
@@ -48,27 +48,6 @@ def test_the_model_stands_beside_the_line_and_the_mean_of_the_rows_it_saw() -> N
     assert metrics.predict_the_mean.mse == pytest.approx(np.mean((actual - 3) ** 2), rel=1e-12)
 
 
-def test_the_interval_covers_new_rows_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(2)
-    trials, fresh, covered = 400, 50, 0
-    for _ in range(trials):
-        interval = conformal_interval(rng.gamma(2.0, size=99))
-        assert interval is not None
-        new = rng.gamma(2.0, size=fresh)
-        covered += int(np.sum((new >= interval.lower) & (new <= interval.upper)))
-    # Ranks 5 and 95 of 99 bound exactly 0.9 on average. A trial's own coverage is Beta(90, 10), variance
-    # 0.09 / 101; its 50 fresh rows add a binomial 0.09 / 50. Five standard errors are allowed.
-    error = (0.09 / 101 + 0.09 / fresh) ** 0.5 / trials**0.5
-    assert covered / (trials * fresh) == pytest.approx(0.9, abs=5 * error)
-
-
-def test_the_interval_is_left_out_when_the_residuals_are_too_few() -> None:
-    assert conformal_interval(np.arange(18.0)) is None
-    interval = conformal_interval(np.arange(19.0))
-    assert interval is not None
-    assert (interval.lower, interval.upper) == (0.0, 18.0)
-
-
 def table(**fields: Any) -> Table:
     """Sixty rows of 12 groups, weighted, that a line fits but for noise."""
     rng = np.random.default_rng(4)
@@ -82,7 +61,7 @@ def table(**fields: Any) -> Table:
 @pytest.mark.parametrize("split", ["random", "group:g", "time:g"])
 def test_cross_validated_scores_are_scikit_learns_on_the_same_folds(split: str) -> None:
     made = table(split=split, cross_validate=4)
-    held_out = cross_validate(made.recipe, made)
+    held_out = evaluate(made.recipe, made)
     (x, y), weights = made.blocks[0].T, made.blocks.weights
     assert weights is not None
     r2, rows, predicted, mean = [], [], [], []
@@ -105,12 +84,12 @@ def test_cross_validated_scores_are_scikit_learns_on_the_same_folds(split: str) 
     assert folds.count == 4
     assert folds.mean.r2 == pytest.approx(np.mean(r2), rel=1e-9)
     assert folds.std.r2 == pytest.approx(np.std(r2, ddof=1), rel=1e-9)
-    assert held_out.interval == conformal_interval(held_out.actual - held_out.predicted)
+    assert held_out.residuals == pytest.approx(actual - np.array(predicted), rel=1e-9)
 
 
 def test_a_single_split_is_scored_with_the_rows_weights() -> None:
     made = table(holdout=0.3)
-    held_out = hold_out(made.recipe, made)
+    held_out = evaluate(made.recipe, made)
     fold, (x, y), weights = hold_out_rows(made, 0.3, seed=0), made.blocks[0].T, made.blocks.weights
     assert weights is not None
     oracle = LinearRegression().fit(x[fold.seen, None], y[fold.seen], sample_weight=weights[fold.seen])
@@ -125,8 +104,8 @@ def test_a_column_that_is_empty_in_the_rows_to_fit_is_told_as_such(tmp_path: Pat
         "t,x,y\n" + "".join(f"{row},{row % 7 if row > 79 else ''},{row % 5}\n" for row in range(100))
     )
     features = [{"name": "x", "missing": "indicator"}]
-    asked = make_recipe({"target": {"name": "y"}, "features": features, "split": "time:t"})
+    asked = make_recipe({"target": {"name": "y"}, "features": features, "split": "time:t", "holdout": 0.2})
     with pytest.raises(
         DataError, match=r"^of the 80 rows that are fitted to score the others: the column 'x'"
     ):
-        hold_out(asked, read_table(path, asked))
+        evaluate(asked, read_table(path, asked))

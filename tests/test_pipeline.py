@@ -44,10 +44,12 @@ def test_a_program_gets_the_manifest_the_model_and_the_scores_and_hears_nothing(
     assert capfd.readouterr() == ("", "")
     stored = store.load("line", published.manifest.version)
     assert stored.manifest == published.manifest
-    assert published.held_out is not None
-    assert stored.manifest.metrics == published.held_out.metrics
+    assert published.learned.held_out is not None
+    assert stored.manifest.metrics == published.learned.held_out.metrics
     x = [-1.0, 0.0, 2.5]
-    assert stored.predictor.predict({"x": x}) == pytest.approx(published.model.predict({"x": x}), rel=1e-12)
+    assert stored.predictor.predict({"x": x}) == pytest.approx(
+        published.learned.model.predict({"x": x}), rel=1e-12
+    )
     with pytest.raises(NothingPromoted):
         store.load_promoted("line")
 
@@ -73,7 +75,7 @@ def test_the_reports_picture_is_drawn_from_the_bits_that_are_served(
 
 def test_the_report_of_a_version_that_no_command_made_gives_none(table: Path, store: Store) -> None:
     published = fit(table, recipe(holdout=0), "line", store)
-    assert published.held_out is None
+    assert published.learned.held_out is None
     report = store.load("line", published.manifest.version).report
     assert report is not None
     assert b"How to make it again" in report
@@ -98,7 +100,7 @@ def test_the_same_arguments_give_the_same_bits_however_many_threads_the_caller_l
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            weights.append(fit(path, asked, "line", store).model.fitted.network.tensors())
+            weights.append(fit(path, asked, "line", store).learned.model.fitted.network.tensors())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -225,7 +225,7 @@ def test_a_target_is_enough_and_what_trained_is_scored(tmp_path: Path, store: St
     path = tmp_path / "table.csv"
     path.write_bytes(content)
     published = fit(path, make_recipe({"target": {"name": column}}), "model", store)
-    found = {decision.name: decision.words for decision in published.findings.decisions}
+    found = {decision.name: decision.words for decision in published.learned.findings.decisions}
     assert {name: found[name] for name in kinds} == kinds
     assert published.manifest.training.rows == ROWS
     version = store.load("model", 1)

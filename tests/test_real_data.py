@@ -20,11 +20,10 @@ from model_store.manifest import Linear
 from tests.conftest import serving
 from training.__main__ import main
 from training.data import Table
-from training.evaluate import hold_out
+from training.evaluate import evaluate
 from training.reading import read_table
 from training.recipe import Recipe, Schedule, TargetColumn, read_recipe
 from training.splits import split_at_random
-from training.train import stop_early
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,13 @@ def test_the_nine_column_line_scores_as_scikit_learns(used_cars: Path, recipe: R
             "target": TargetColumn(name="Price"),
             "network": Linear(),
             "schedule": Schedule(optimizer="exact"),
+            "holdout": 0.2,
         }
     )
     table = read_table(used_cars / "train-data.csv", exact)
     seen, held = columns_for_scikit_learn(table)
     oracle = LinearRegression().fit(*seen).score(*held)
-    assert hold_out(exact, table).metrics.model.r2 == pytest.approx(oracle, rel=1e-9)
+    assert evaluate(exact, table).metrics.model.r2 == pytest.approx(oracle, rel=1e-9)
     assert 0.6 < oracle < 0.8
 
 
@@ -161,7 +161,7 @@ def test_the_second_example_is_level_with_scikit_learns_perceptron(used_cars: Pa
     (x, y), (new_x, new_y) = columns_for_scikit_learn(table)
     oracle = MLPRegressor(hidden_layer_sizes=(32, 16), random_state=0, max_iter=500, early_stopping=True)
     theirs = r2_score(new_y, np.exp(oracle.fit(x, np.log(y)).predict(new_x)))
-    ours = hold_out(stop_early(recipe, table), table).metrics.model.r2
+    ours = evaluate(recipe, table).metrics.model.r2
     assert ours > theirs - 0.03
     assert ours > 0.85
 

@@ -38,7 +38,39 @@ def test_what_is_not_said_is_the_lessons() -> None:
     schedule = recipe.schedule
     assert recipe.network == Linear()
     assert (schedule.optimizer, schedule.learning_rate, schedule.epochs) == ("gd", 0.1, 200)
-    assert (recipe.holdout, recipe.missing, recipe.target.transform) == (0.2, "drop", "none")
+    assert (recipe.holdout, recipe.cross_validate, recipe.in_folds) == (None, None, True)
+    assert (recipe.missing, recipe.target.transform) == ("drop", "none")
+
+
+@pytest.mark.parametrize(
+    ("fields", "optimizer", "rate"),
+    [
+        ({}, "gd", 0.1),
+        ({"features": [{"name": "km"}, {"name": "age"}]}, "exact", 0.1),
+        ({"features": [{"name": "fuel", "kind": "categorical"}]}, "exact", 0.1),
+        ({"features": None}, "exact", 0.1),
+        ({"features": None, "schedule": {"epochs": 50}}, "gd", 0.1),
+        ({"features": None, "schedule": {"learning_rate": 0.3}}, "gd", 0.3),
+        ({"schedule": {"optimizer": "momentum"}}, "momentum", 0.001),
+        ({"schedule": {"optimizer": "sgd", "learning_rate": 0.5}}, "sgd", 0.5),
+        ({"network": {"hidden": [3]}}, "adam", 0.01),
+        ({"network": {"hidden": [3]}, "schedule": {"epochs": 50}}, "adam", 0.01),
+        ({"network": {"hidden": [3]}, "schedule": {"optimizer": "gd"}}, "gd", 0.1),
+    ],
+)
+def test_an_optimizer_that_is_not_said_suits_the_model_and_the_rate_the_optimizer(
+    fields: dict[str, Any], optimizer: str, rate: float
+) -> None:
+    said = {name: value for name, value in (COLUMNS | fields).items() if value is not None}
+    schedule = make_recipe(said).schedule
+    assert (schedule.optimizer, schedule.learning_rate) == (optimizer, rate)
+
+
+def test_only_of_a_logarithm_the_median_or_the_mean_is_asked_for() -> None:
+    asked = make_recipe(COLUMNS | {"target": {"name": "price", "transform": "log", "predicts": "mean"}})
+    assert asked.target.predicts == "mean"
+    with pytest.raises(RecipeInvalid, match="to predict the mean goes with the transform 'log'"):
+        make_recipe(COLUMNS | {"target": {"name": "price", "predicts": "mean"}})
 
 
 def test_a_toml_file_says_everything(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from training.data import Table
 from training.reading import read_table
 from training.recipe import make_recipe
 from training.remarks import Remark, remarks_on
-from training.splits import split_at_random
+from training.splits import Fold, split_at_random
 
 ROWS = 400
 
@@ -38,7 +38,8 @@ def read(folder: Path, columns: dict[str, list[str]], **fields: Any) -> Table:
 
 def remarks(folder: Path, columns: dict[str, list[str]], **fields: Any) -> tuple[Remark, ...]:
     table = read(folder, columns, **fields)
-    return remarks_on(table, split_at_random(table.rows, 0.2, seed=0))
+    held_out = split_at_random(table.rows, 0.2, seed=0)
+    return remarks_on(table, [Fold(~held_out, held_out)])
 
 
 def changed(name: str, change: dict[int, str]) -> dict[str, list[str]]:
@@ -83,7 +84,7 @@ def test_copies_of_rows_are_told_and_those_on_both_sides_of_the_split(tmp_path: 
     columns = {name: cells + cells[:50] for name, cells in clean().items()}
     table = read(tmp_path, columns)
     held_out = split_at_random(table.rows, 0.2, seed=0)
-    copies, flattered = remarks_on(table, held_out)
+    copies, flattered = remarks_on(table, [Fold(~held_out, held_out)])
     assert copies.rows == 50
     assert "copies of others" in copies.found
     on_both_sides = sum(held_out[row] != held_out[ROWS + row] for row in range(50))

@@ -10,10 +10,9 @@ from model_store.columns import Matrix
 from model_store.manifest import GroupSplit, TimeSplit
 from training.blocks import Blocks
 from training.data import DataError, Table
-from training.evaluate import cross_validate, hold_out
+from training.evaluate import evaluate
 from training.recipe import make_recipe
-from training.splits import cross_validation, hold_out_rows, since
-from training.train import stop_early
+from training.splits import cross_validation, folds_of, hold_out_rows, since
 
 ROWS = 240
 
@@ -143,7 +142,7 @@ def test_a_fold_whose_target_does_not_vary_is_refused() -> None:
     split_table = table(values, "group", cross_validate=3)
     split_table.blocks[0][values == 2, 1] = 5
     with pytest.raises(DataError, match=r"holding out 2 of the 202 rows of table\.csv .* or fewer folds"):
-        cross_validate(split_table.recipe, split_table)
+        evaluate(split_table.recipe, split_table)
 
 
 def test_scores_in_time_see_the_change_that_random_rows_hide() -> None:
@@ -164,11 +163,12 @@ def test_scores_in_time_see_the_change_that_random_rows_hide() -> None:
                 "features": [{"name": "x"}],
                 "split": split,
                 "schedule": {"optimizer": "exact"},
+                "holdout": 0.2,
             }
         )
         blocks = Blocks([np.column_stack([x, y])], 2)
         made = Table("table.csv", recipe, blocks, {}, {}, {}, "", None if split == "random" else times)
-        held_out = hold_out(recipe, made)
+        held_out = evaluate(recipe, made)
         r2[split] = held_out.metrics.model.r2
         assert held_out.metrics.since == (None if split == "random" else "16000")
     assert r2["random"] == pytest.approx(1 / 17, abs=0.05)
@@ -176,21 +176,35 @@ def test_scores_in_time_see_the_change_that_random_rows_hide() -> None:
 
 
 def test_early_stopping_does_not_look_at_the_time_that_is_scored_on() -> None:
-    asked = {"network": {"hidden": [4]}, "schedule": {"learning_rate": 0.05, "epochs": 60}}
+    asked = {"network": {"hidden": [4]}, "schedule": {"learning_rate": 0.05, "epochs": 60}, "holdout": 0.2}
     times = shuffled()
     before, after = table(times, "time", **asked), table(times, "time", **asked)
-    epochs = stop_early(before.recipe, before).schedule.epochs
+    epochs = evaluate(before.recipe, before).epochs
+    assert epochs
     after.blocks[0][times >= 192, 1] *= -7
-    assert stop_early(after.recipe, after).schedule.epochs == epochs > 0
+    assert evaluate(after.recipe, after).epochs == epochs
     after.blocks[0][(times >= 173) & (times < 192), 1] *= -7
-    assert stop_early(after.recipe, after).schedule.epochs == 0
+    assert evaluate(after.recipe, after).epochs != epochs
 
 
-def test_a_cross_validated_mlp_takes_all_rows_for_the_epochs_that_are_published() -> None:
-    asked = {"network": {"hidden": [4]}, "schedule": {"learning_rate": 0.05, "epochs": 60}}
-    made = table(groups([20] * 12), "group", cross_validate=3, **asked)
-    assert stop_early(made.recipe, made).schedule.epochs <= 60
-    assert cross_validate(made.recipe, made).metrics.folds is not None
+@pytest.mark.parametrize(
+    ("split", "values", "folds"),
+    [
+        ("time", shuffled(), 5),
+        ("group", groups([80, 80, 80]), 3),
+        ("group", groups([20] * 12), 5),
+        ("time", np.arange(240) % 4, 3),
+    ],
+)
+def test_where_nothing_is_said_there_are_five_folds_or_as_many_as_the_table_allows(
+    split: str, values: Matrix, folds: int
+) -> None:
+    made = table(values, split)
+    masks = folds_of(made)
+    assert len(masks) == folds
+    times_held = np.sum([fold.held for fold in masks], axis=0)
+    assert set(times_held.tolist()) == ({0, 1} if split == "time" else {1})
+    assert not any((fold.held & fold.seen).any() for fold in masks)
 
 
 def test_a_split_is_read_from_its_words_and_from_its_fields() -> None:

@@ -15,13 +15,13 @@ from model_store.columns import encode
 from model_store.store import Store
 from training import blocks
 from training.data import DataError, Table
-from training.evaluate import hold_out
-from training.publish import publish
+from training.evaluate import claimed_interval, evaluate, own_rows
+from training.publish import Learned, publish
 from training.reading import read_table
 from training.recipe import Recipe, RecipeFile, make_recipe
 from training.remarks import Findings
 from training.splits import split_at_random
-from training.train import stop_early, train
+from training.train import train
 
 ROWS = 400
 
@@ -107,9 +107,11 @@ def test_many_blocks_give_the_same_model(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("transform", ["none", "log"])
 def test_held_out_scores_are_scikit_learns_on_the_same_rows(path: Path, transform: str) -> None:
     made = recipe(
-        target={"name": "price", "transform": transform}, schedule={"optimizer": "exact", "seed": 3}
+        target={"name": "price", "transform": transform},
+        schedule={"optimizer": "exact", "seed": 3},
+        holdout=0.2,
     )
-    held_out = hold_out(made, read_table(path, made))
+    held_out = evaluate(made, read_table(path, made))
     held = split_at_random(ROWS, 0.2, seed=3)
     table = cars()
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
@@ -131,13 +133,16 @@ def test_held_out_scores_are_scikit_learns_on_the_same_rows(path: Path, transfor
 
 
 def test_the_interval_is_in_the_unit_of_the_networks_output(path: Path) -> None:
-    made = recipe(target={"name": "price", "transform": "log"}, schedule={"optimizer": "exact"})
-    held_out = hold_out(made, read_table(path, made))
+    made = recipe(target={"name": "price", "transform": "log"}, schedule={"optimizer": "exact"}, holdout=0.2)
+    table = read_table(path, made)
+    model, held_out = train(made, table), evaluate(made, table)
+    interval = claimed_interval(model, own_rows(model, table), held_out)
+    assert interval is not None
     residuals = np.sort(np.log(held_out.actual) - np.log(held_out.predicted))
-    assert held_out.interval is not None
+    own = np.log(table.target()) - np.log(model.predict(table.columns(table.blocks[0])))
     # 80 rows: rank 77 of 81 · 0.95 from either end.
-    assert held_out.interval.upper == pytest.approx(residuals[76], rel=1e-9)
-    assert held_out.interval.lower == pytest.approx(residuals[3], rel=1e-9)
+    assert interval.upper == pytest.approx(max(residuals[76], np.quantile(own, 0.95)), rel=1e-9)
+    assert interval.lower == pytest.approx(min(residuals[3], np.quantile(own, 0.05)), rel=1e-9)
 
 
 def test_the_published_mlp_predicts_in_the_targets_unit_what_torch_does(path: Path, store: Store) -> None:
@@ -147,9 +152,10 @@ def test_the_published_mlp_predicts_in_the_targets_unit_what_torch_does(path: Pa
         schedule={"optimizer": "adam", "learning_rate": 0.01, "epochs": 40},
     )
     table = read_table(path, made)
-    model, held_out = train(made, table), hold_out(made, table)
+    model, held_out = train(made, table), evaluate(made, table)
     file = RecipeFile(data=path, name="cars", recipe=made)
-    manifest = publish(store, file, table, model, held_out, Findings(), "python -m training fit")
+    learned = Learned(made, table, model, held_out, None, Findings())
+    manifest = publish(store, file, learned, "python -m training fit")
     loaded = store.load("cars", manifest.version).predictor
     columns = table.columns(table.blocks[0])
     assert loaded.predict(columns) == pytest.approx(model.predict(columns), rel=1e-9)
@@ -173,28 +179,32 @@ def test_the_targets_unit_does_not_change_what_an_mlp_learns(tmp_path: Path) -> 
     assert predictions[0] == pytest.approx(predictions[1], rel=1e-9)
 
 
-def test_early_stopping_shortens_the_schedule_and_changes_nothing_else(tmp_path: Path) -> None:
+def test_an_mlp_that_learns_noise_by_heart_is_stopped_early(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    noise = pd.DataFrame(rng.normal(size=(80, 3)), columns=["age", "power", "price"])
-    noise.to_csv(tmp_path / "noise.csv", index=False)
+    noisy = pd.DataFrame(rng.normal(size=(80, 3)), columns=["age", "power", "price"])
+    noisy["price"] += noisy["age"]
+    noisy.to_csv(tmp_path / "noisy.csv", index=False)
     made = recipe(
         "age power",
         network={"hidden": [16]},
         schedule={"optimizer": "adam", "learning_rate": 0.05, "epochs": 300},
     )
-    stopped = stop_early(made, read_table(tmp_path / "noise.csv", made))
-    assert stopped.schedule.epochs < 100
-    schedule = stopped.schedule.model_copy(update={"epochs": 300})
-    assert stopped.model_copy(update={"schedule": schedule}) == made
+    epochs = evaluate(made, read_table(tmp_path / "noisy.csv", made)).epochs
+    assert epochs is not None
+    assert 0 < epochs < 100
 
 
-def test_early_stopping_of_no_epochs_is_no_epochs(path: Path) -> None:
-    made = recipe(network={"hidden": [2]}, schedule={"epochs": 0})
-    assert stop_early(made, read_table(path, made)) == made
+def test_an_mlp_that_is_best_untrained_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    noise = pd.DataFrame(rng.normal(size=(80, 3)), columns=["age", "power", "price"])
+    noise.to_csv(tmp_path / "noise.csv", index=False)
+    made = recipe("age power", network={"hidden": [16]}, schedule={"learning_rate": 0.05})
+    with pytest.raises(DataError, match=r"no epoch of training does any good .* of the 80 of .*--network l"):
+        evaluate(made, read_table(tmp_path / "noise.csv", made))
 
 
 def test_too_few_rows_to_score_on_are_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text("age,price\n" + "".join(f"{row},{row}\n" for row in range(7)))
-    made = recipe("age")
+    made = recipe("age", holdout=0.2)
     with pytest.raises(DataError, match=r"1 of the 7 rows .* --holdout 0"):
-        hold_out(made, read_table(tmp_path / "few.csv", made))
+        evaluate(made, read_table(tmp_path / "few.csv", made))

@@ -1,6 +1,7 @@
 """Train offline: `fit` publishes a version of a model, `compare` shows the optimizers side by side.
 
-Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training diverged.
+Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training diverged, 5 the version is in the
+store but was not promoted.
 """
 
 import json
@@ -9,11 +10,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from model_store.errors import InvalidName, StoreError
+from model_store.manifest import Manifest
 from model_store.store import open_store
 from training import pipeline
 from training.console import Narrator, facts
@@ -63,7 +65,16 @@ NewCategories = Annotated[
 Transform = Annotated[
     Literal["none", "log"] | None, typer.Option("--target-transform", help="log: train on the logarithm.")
 ]
-Rate = Annotated[float | None, typer.Option(help="The step's share of the gradient. [default: 0.1]")]
+Predicts = Annotated[
+    Literal["median", "mean"] | None,
+    typer.Option(help="With --target-transform log: mean, by smearing. [default: median]"),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="The step's share of the gradient. [default: gd 0.1; sgd, rmsprop, adam 0.01; momentum 0.001]"
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Times to go over all rows. [default: 200]")]
 BatchSize = Annotated[
     int | None, typer.Option(help="Rows a step, for all optimizers but gd and exact. [default: 64]")
@@ -108,7 +119,14 @@ def fit_command(
     exclude: Excluded = None,
     name: Annotated[str | None, typer.Option(help="The model's name. [default: the table's]")] = None,
     target_transform: Transform = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="How to descend. [default: gd]")] = None,
+    predicts: Predicts = None,
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option(
+            help="How to descend, or exact: solve. [default: gd for a line of one number, exact for other "
+            "lines, adam for an mlp]"
+        ),
+    ] = None,
     learning_rate: Rate = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -124,7 +142,8 @@ def fit_command(
     rare: Rare = None,
     new_categories: NewCategories = None,
     holdout: Annotated[
-        float | None, typer.Option(help="The share of rows to score on; 0: no scores. [default: 0.2]")
+        float | None,
+        typer.Option(help="Score once on this share of rows, in place of folds; 0: no scores."),
     ] = None,
     split: Annotated[
         str | None,
@@ -134,14 +153,17 @@ def fit_command(
         ),
     ] = None,
     cross_validate: Annotated[
-        int | None, typer.Option(help="Score on that many folds, each held out once, in place of --holdout.")
+        int | None, typer.Option(help="Score on that many folds, each held out once. [default: 5]")
     ] = None,
     weight: Weight = None,
     network: Annotated[Literal["linear", "mlp"] | None, typer.Option(help="[default: linear]")] = None,
     hidden: Annotated[str | None, typer.Option(help="The units of an mlp's hidden layers: 32,16")] = None,
     activation: Annotated[Literal["relu", "tanh"] | None, typer.Option(help="[default: relu]")] = None,
     store: Annotated[str, typer.Option(help="The store's folder.")] = "models",
-    promote: Annotated[bool, typer.Option("--promote", help="Promote the new version.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Promote the new version, unless it is worse than the mean.")
+    ] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Promote it even then.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Train a model on a table and publish it as the next version.
@@ -149,7 +171,7 @@ def fit_command(
     A target is enough: what the other columns are is found out, unless columns to predict from are named.
     """
     asked = given(
-        target=given(name=target, transform=target_transform),
+        target=given(name=target, transform=target_transform, predicts=predicts),
         features=columns(feature, category, date),
         exclude=exclude,
         network=given(kind=network, hidden=units(hidden), activation=activation),
@@ -177,12 +199,20 @@ def fit_command(
         raise RecipeInvalid(message)
     narrator, versions = Narrator(quiet=as_json), open_store(store)
     published = pipeline.fit(path, recipe, name, versions, command=context.obj, narrator=narrator)
-    if promote:
-        versions.promote(name, published.manifest.version)
+    manifest = published.manifest
+    is_refused = promote and not anyway and is_worse_than_the_mean(manifest)
+    if promote and not is_refused:
+        versions.promote(name, manifest.version)
         narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
     if as_json:
-        said = facts(published.manifest, published.model, published.findings, promoted=promote)
+        said = facts(manifest, published.learned, promoted=promote and not is_refused)
         typer.echo(json.dumps(said, allow_nan=False))
+    if is_refused:
+        message = (
+            f"{name} version {manifest.version} is in the store but not promoted: it is worse than predicting"
+            f" the mean. Train it otherwise, or promote it with --anyway"
+        )
+        raise NotPromoted(message)
 
 
 @cli.command("compare")
@@ -240,6 +270,15 @@ def sample_command(
     """Write a synthetic table of used cars: none of its rows is a real car."""
     write_used_cars(path)
     typer.echo(f"wrote a synthetic table of used cars to {path}")
+
+
+class NotPromoted(Exception):
+    """A version that is in the store, but was not promoted."""
+
+
+def is_worse_than_the_mean(manifest: Manifest) -> bool:
+    """Whether a version's scores say so beyond what is uncertain."""
+    return manifest.metrics is not None and manifest.metrics.is_worse_than_the_mean
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -322,6 +361,16 @@ def model_name(table: Path) -> str:
     return re.sub("[^a-z0-9]+", "-", table.name.partition(".")[0].lower()).strip("-")[:LONGEST_NAME]
 
 
+EXIT_CODES: Final[dict[type[Exception], int]] = {
+    InvalidName: 2,
+    RecipeInvalid: 2,
+    DataError: 3,
+    StoreError: 3,
+    Unstable: 4,
+    NotPromoted: 5,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, by default the process's arguments, and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -329,12 +378,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli(arguments, prog_name=PROGRAM, obj=f"{PROGRAM} {shlex.join(arguments)}")
     except SystemExit as end:
         return int(end.code or 0)
-    except (InvalidName, RecipeInvalid) as error:
-        return fail(error, 2)
-    except (DataError, StoreError) as error:
-        return fail(error, 3)
-    except Unstable as error:
-        return fail(error, 4)
+    except tuple(EXIT_CODES) as error:
+        return fail(error, next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
     except OSError as error:
         return fail(f"{error.filename or 'a file'} cannot be written: {error.strerror or error}", 2)
     return 0

@@ -10,13 +10,14 @@ from rich.table import Table as Grid
 
 from model_store.columns import DateFeature, Feature, NumericFeature
 from model_store.manifest import Linear, Manifest, Metrics
-from model_store.tables import folds_text
+from model_store.tables import folds_text, score_table
 from training.comparison import Comparison
 from training.data import Table
 from training.descent import OnEpoch, nothing
 from training.inference import Decision
+from training.publish import Learned
 from training.recipe import Recipe
-from training.remarks import Findings, Remark
+from training.remarks import Remark
 from training.train import Model
 
 MOST_WEIGHTS = 40
@@ -90,7 +91,7 @@ class Narrator:
             for column, weight in list(named_weights(model).items())[:MOST_WEIGHTS]:
                 self.say(f"W = {weight:.3f}  ({column})")
             self.say(f"b = {model.fitted.network.tensors()['layers.0.bias'][0]:.3f}")
-        self.say(f"cost {model.fitted.cost:.6f} after {len(model.fitted.history) - 1} epochs")
+        self.say(f"cost {model.fitted.cost:.6f} after {model.fitted.epochs} epochs")
         apart = model.fitted.cost - model.line.cost
         self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")
 
@@ -98,16 +99,8 @@ class Narrator:
         """The held-out scores beside the baselines, and how they vary over folds."""
         weighted = f", weighted by {recipe.weight}" if recipe.weight else ""
         self.say(f"on {metrics.rows:,} held-out rows{metrics.how_held_out(recipe.split)}{weighted}")
-        grid = Grid("", box=None, pad_edge=False)
-        for heading in ("R²", "RMSE", "MAE"):
-            grid.add_column(heading, justify="right")
-        for label, scores in (
-            ("this model", metrics.model),
-            ("exact least squares", metrics.least_squares),
-            ("predict the mean", metrics.predict_the_mean),
-        ):
-            grid.add_row(label, f"{scores.r2:.4f}", f"{scores.rmse:.4f}", f"{scores.mae:.4f}")
-        self.console.print(grid)
+        for line in score_table(metrics):
+            self.say(line)
         if metrics.folds:
             self.say(folds_text(metrics.folds))
 
@@ -139,13 +132,14 @@ def weight_names(feature: Feature) -> Iterator[str]:
     yield from (first, *others)
 
 
-def facts(manifest: Manifest, model: Model, findings: Findings, *, promoted: bool) -> dict[str, object]:
+def facts(manifest: Manifest, learned: Learned, *, promoted: bool) -> dict[str, object]:
     """What `--json` prints of a published version."""
-    network = model.fitted.network.tensors()
+    fitted = learned.model.fitted
+    network = fitted.network.tensors()
     return {
         **manifest.model_dump(mode="json", exclude={"golden", "files", "schema_version"}),
         "promoted": promoted,
         "weights": {name: tensor.tolist() for name, tensor in network.items()},
-        "history": model.fitted.history,
-        **findings.facts(),
+        "history": fitted.history,
+        **learned.findings.facts(),
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,14 +25,15 @@ OnStep: TypeAlias = Callable[[FeedForward], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and the cost (mean squared error) after 0, 1, 2 … epochs.
-
-    `best_epoch` is the one after which the watched rows' cost was lowest, the last one without such rows.
-    """
+    """A trained network and the cost (mean squared error) after 0, 1, 2 … epochs, up to its weights."""
 
     network: FeedForward
     history: tuple[float, ...]
-    best_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """How many there were."""
+        return len(self.history) - 1
 
     @property
     def cost(self) -> float:
@@ -101,6 +103,28 @@ class Descent:
         return before
 
 
+class Watcher:
+    """Looks after each epoch how a network does on rows that it does not learn from."""
+
+    def __init__(self, network: FeedForward, rows: Rows) -> None:
+        self._network, self._rows = network, rows
+        self._costs: list[float] = []
+        self._best = network.state_dict()
+
+    def has_seen_enough(self) -> bool:
+        """Look; True when the cost has not fallen for 20 epochs."""
+        self._costs.append(mean_squared_error(self._network, self._rows))
+        if best(self._costs) == len(self._costs) - 1:
+            self._best = deepcopy(self._network.state_dict())
+        return len(self._costs) - 1 - best(self._costs) >= PATIENCE
+
+    def restore_best(self) -> int:
+        """Look a last time, give the network the weights that did best, and return after how many epochs."""
+        self.has_seen_enough()
+        self._network.load_state_dict(self._best)
+        return best(self._costs)
+
+
 def descend(
     network: FeedForward,
     schedule: Schedule,
@@ -112,32 +136,30 @@ def descend(
 ) -> Fitted:
     """Train the network on encoded rows, the target in their last column.
 
-    With rows to `watch`, training stops when their cost has not fallen for 20 epochs. `on_epoch` is told the
-    finished epochs and the cost at that point, `on_step` the network after each step. The same arguments give
-    the same weights, bit for bit, on the same machine with the same number of torch's threads.
+    With rows to `watch`, training stops when their cost has not fallen for 20 epochs, and the weights are
+    those with which it was lowest. `on_epoch` is told the finished epochs and the cost at that point,
+    `on_step` the network after each step. The same arguments give the same weights, bit for bit, on the same
+    machine with the same number of torch's threads.
 
     Raises Diverged when the cost is not finite, keeps growing or ends a tenth higher than it began.
     """
     rows = Rows(data)
     descent = Descent(network, schedule, rows, on_step)
-    watched = Rows(watch) if watch else None
-    steady = schedule.optimizer == "gd"
+    watcher = Watcher(network, Rows(watch)) if watch else None
+    steady = schedule.optimizer == "gd" and not network.hidden
     history: list[float] = []
-    watched_history: list[float] = []
     for epoch in range(schedule.epochs):
-        if watched:
-            watched_history.append(mean_squared_error(network, watched))
-            if epoch - best(watched_history) >= PATIENCE:
-                break
+        if watcher and watcher.has_seen_enough():
+            break
         record(history, descent.epoch(), steady)
         on_epoch(epoch, history[-1])
-    if watched:
-        watched_history.append(mean_squared_error(network, watched))
     record(history, mean_squared_error(network, rows), steady)
     if history[-1] > HIGHER * history[0]:
         raise Diverged(tuple(history))
     on_epoch(len(history) - 1, history[-1])
-    return Fitted(network, tuple(history), best(watched_history) if watched else schedule.epochs)
+    if watcher:
+        history = history[: watcher.restore_best() + 1]
+    return Fitted(network, tuple(history))
 
 
 def record(history: list[float], cost: float, steady: bool) -> None:

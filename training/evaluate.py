@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store.columns import Matrix, encode
-from model_store.manifest import Folds, Metrics, ResidualQuantiles, Scores
+from model_store.manifest import Folds, Metrics, Mlp, ResidualQuantiles, Scores
 from training.data import DataError, Table
+from training.descent import Fitted
 from training.recipe import Recipe
-from training.splits import FEWEST_HELD_OUT, Fold, cross_validation, hold_out_rows, since, way_out
-from training.train import Model, best_epochs, train
+from training.splits import FEWEST_HELD_OUT, Fold, Mask, folds_of, hold_out_rows, since, way_out
+from training.stability import Unstable
+from training.train import Model, train
+from training.uncertainty import interval_around, uncertainty
 
-COVERAGE = 0.9
+WATCHED = 0.1
 
 
 def mean_squared_error(actual: Matrix, predicted: Matrix, weights: Matrix | None = None) -> float:
@@ -55,43 +58,70 @@ def score_beside_baselines(
     )
 
 
-def conformal_interval(residuals: Matrix) -> ResidualQuantiles | None:
-    """The split-conformal interval from held-out residuals (actual - predicted), shape (n,), in any unit.
-
-    Each tail is bounded by the residual of rank (n + 1)(1 - a) with a = (1 - coverage) / 2, as Lei et al.,
-    Distribution-Free Predictive Inference for Regression (2018), do for absolute residuals; tails of their
-    own suit a skewed target. Rows count alike, whatever they weigh. None when n is too small for such a rank.
-    """
-    n = len(residuals)
-    rank = math.ceil((n + 1) * (1 + COVERAGE) / 2)
-    if rank > n:
-        return None
-    ordered = np.sort(residuals)
-    return ResidualQuantiles(
-        coverage=COVERAGE, lower=float(ordered[n - rank]), upper=float(ordered[rank - 1])
-    )
-
-
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model said of n rows it had not seen: scores and interval.
+    """What models said of n rows that they had not seen: the scores, and what an interval is made from.
 
-    `actual` and `predicted`, each (n,), are in the target's unit. The interval is in that of the network's
-    outputs, a logarithm where the target's is trained.
+    `actual` and `predicted`, each (n,), are in the target's unit, the `residuals` (n,) in that of the
+    network's outputs, a logarithm where the target's is trained. `epochs` are those that did best, if such
+    were looked for, and `seen` the fewest rows that a model was fitted on.
     """
 
     metrics: Metrics
-    interval: ResidualQuantiles | None
     actual: Matrix
     predicted: Matrix
+    residuals: Matrix
+    epochs: int | None
+    seen: int
+
+
+@dataclass(frozen=True)
+class Own:
+    """How a model errs on the rows that it was fitted on, in the unit of the network's outputs.
+
+    `residuals` (rows,) count alike, `cost` and `variance` of the target are weighted as the rows are.
+    """
+
+    residuals: Matrix
+    cost: float
+    variance: float
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.residuals)
+
+
+def own_rows(model: Model, table: Table) -> Own:
+    """How a model errs on the rows of the table that it was fitted on."""
+    target, weights = trained_target(model, table.target()), table.blocks.weights
+    residuals = target - outputs_of(model, model.fitted, table)
+    return Own(
+        residuals,
+        cost=float(np.average(residuals**2, weights=weights)),
+        variance=float(np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)),
+    )
+
+
+def claimed_interval(model: Model, own: Own, held_out: HeldOut) -> ResidualQuantiles | None:
+    """The interval around a model's predictions; None where none can be claimed.
+
+    A line of as many weights as it has rows errs more than one of fewer rows (Hastie, Montanari, Rosset and
+    Tibshirani, Surprises in High-Dimensional Ridgeless Least Squares Interpolation, 2022), so those that were
+    scored say nothing of it.
+    """
+    if not model.fitted.network.hidden and model.weights >= held_out.seen:
+        return None
+    folds = held_out.metrics.folds
+    return interval_around(held_out.residuals, own.residuals, folds=folds.count if folds else 1)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was true of n held-out rows and what was said of them, by the model and by the two it has to beat.
 
-    Each is (n,) and in the target's unit, but for the `weights` and for the `residuals`, which are in that of
-    the network's outputs.
+    Each is (n,) and in the target's unit, but for the `weights`, the `groups` that rows belong to, and the
+    `residuals`, which are in the unit of the network's outputs. `epochs` are those of the model.
     """
 
     actual: Matrix
@@ -100,39 +130,52 @@ class Outcome:
     mean: Matrix
     residuals: Matrix
     weights: Matrix | None
+    groups: Matrix | None
+    epochs: int
 
     def metrics(self) -> Metrics:
         """The scores."""
         return score_beside_baselines(self.actual, self.predicted, self.line, self.mean, self.weights)
 
 
-def hold_out(recipe: Recipe, table: Table) -> HeldOut:
-    """Train on some rows and score on the others, about the recipe's share `holdout`.
+def evaluate(recipe: Recipe, table: Table) -> HeldOut:
+    """Score a model for each of the table's folds: fitted on the rows it sees, on those it holds out.
 
-    Raises DataError when the held-out rows are too few or too alike to score on or one of their predictions
-    overflows, and what `train` raises.
+    Of an mlp the epochs are found that do best on a tenth of the rows seen. Scores are of all held-out rows
+    together. Raises DataError when rows are too few or too alike to score on, when a prediction overflows or
+    when no epoch does any good, and what `train` raises.
     """
-    fold = hold_out_rows(table, recipe.holdout, recipe.schedule.seed)
-    outcome = try_out(recipe, *parts(table, fold))
-    metrics = outcome.metrics().model_copy(update={"since": since(table, [fold])})
-    return HeldOut(metrics, conformal_interval(outcome.residuals), outcome.actual, outcome.predicted)
-
-
-def cross_validate(recipe: Recipe, table: Table) -> HeldOut:
-    """Score a model for each of the recipe's folds, an mlp's epochs settled on the rows that it sees.
-
-    Scores and interval are of all held-out rows together. Raises what `hold_out` does.
-    """
-    assert recipe.cross_validate is not None
-    folds = cross_validation(table, recipe.cross_validate, recipe.schedule.seed)
-    outcomes: list[Outcome] = []
-    for fold in folds:
-        seen, held = parts(table, fold)
-        outcomes.append(try_out(best_epochs(recipe, seen), seen, held))
+    folds = folds_of(table)
+    outcomes = [try_out(recipe, *parts(table, fold)) for fold in folds]
     whole = together(outcomes)
-    spread = over_folds([outcome.metrics().model for outcome in outcomes])
-    metrics = whole.metrics().model_copy(update={"since": since(table, folds), "folds": spread})
-    return HeldOut(metrics, conformal_interval(whole.residuals), whole.actual, whole.predicted)
+    metrics = whole.metrics().model_copy(
+        update={
+            "since": since(table, folds),
+            "folds": over_folds([outcome.metrics().model for outcome in outcomes]) if folds[1:] else None,
+            "uncertainty": uncertainty(whole.actual, whole.predicted, whole.weights, whole.groups),
+        }
+    )
+    return HeldOut(
+        metrics,
+        whole.actual,
+        whole.predicted,
+        whole.residuals,
+        epochs=best_epochs(table, outcomes) if isinstance(recipe.network, Mlp) else None,
+        seen=min(int(fold.seen.sum()) for fold in folds),
+    )
+
+
+def best_epochs(table: Table, outcomes: Sequence[Outcome]) -> int:
+    """The median of the folds' best numbers of epochs; raises DataError if that is none."""
+    epochs = int(np.median([outcome.epochs for outcome in outcomes]))
+    if not epochs:
+        message = (
+            f"no epoch of training does any good on rows left out of the {table.rows} of {table.source}: "
+            "they are too few for this network, or tell nothing of the target. Give more rows, or take "
+            "--network linear"
+        )
+        raise DataError(message)
+    return epochs
 
 
 def parts(table: Table, fold: Fold) -> tuple[Table, Table]:
@@ -151,18 +194,12 @@ def parts(table: Table, fold: Fold) -> tuple[Table, Table]:
 def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
     """Train on the rows seen and predict the others; raises DataError where a prediction overflows."""
     try:
-        model = train(recipe, seen)
-    except DataError as error:
+        model = train(recipe, seen, watched=watched_rows(recipe, seen))
+    except (DataError, Unstable) as error:
         message = f"of the {seen.rows} rows that are fitted to score the others: {error}, or score otherwise"
-        raise DataError(message) from None
+        raise type(error)(message) from None
     actual = held.target()
-    outputs, line = np.concatenate(
-        [
-            [network.outputs(rows) for network in (model.fitted.network, model.line.network)]
-            for rows in (encode(model.features, held.columns(block)) for block in held.blocks)
-        ],
-        axis=1,
-    )
+    outputs = outputs_of(model, model.fitted, held)
     predicted = model.predictions(outputs)
     if not np.isfinite(predicted).all():
         message = (
@@ -173,11 +210,31 @@ def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
     return Outcome(
         actual=actual,
         predicted=predicted,
-        line=model.predictions(line),
+        line=model.predictions(outputs_of(model, model.line, held)),
         mean=np.full_like(actual, target_mean(model, seen)),
-        residuals=(np.log(actual) if model.target.transform == "log" else actual) - outputs,
+        residuals=trained_target(model, actual) - outputs,
         weights=held.blocks.weights,
+        groups=held.split_by if recipe.split.kind == "group" else None,
+        epochs=model.fitted.epochs,
     )
+
+
+def outputs_of(model: Model, fitted: Fitted, table: Table) -> Matrix:
+    """What a network of the model gives for the rows of a table, (rows,)."""
+    blocks = (encode(model.features, table.columns(block)) for block in table.blocks)
+    return np.concatenate([fitted.network.outputs(rows) for rows in blocks])
+
+
+def trained_target(model: Model, target: Matrix) -> Matrix:
+    """The targets (n,) as the network is to give them."""
+    return np.log(target) if model.target.transform == "log" else target
+
+
+def watched_rows(recipe: Recipe, seen: Table) -> Mask | None:
+    """The tenth of the rows that says when an mlp's training stops, held out in the way the recipe splits."""
+    if not isinstance(recipe.network, Mlp):
+        return None
+    return hold_out_rows(seen, WATCHED, recipe.schedule.seed + 1).held
 
 
 def target_mean(model: Model, seen: Table) -> float:
@@ -189,6 +246,7 @@ def target_mean(model: Model, seen: Table) -> float:
 def together(outcomes: Sequence[Outcome]) -> Outcome:
     """The outcomes of all folds as one."""
     weights = [each.weights for each in outcomes if each.weights is not None]
+    groups = [each.groups for each in outcomes if each.groups is not None]
     return Outcome(
         actual=np.concatenate([each.actual for each in outcomes]),
         predicted=np.concatenate([each.predicted for each in outcomes]),
@@ -196,6 +254,8 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
         mean=np.concatenate([each.mean for each in outcomes]),
         residuals=np.concatenate([each.residuals for each in outcomes]),
         weights=np.concatenate(weights) if weights else None,
+        groups=np.concatenate(groups) if groups else None,
+        epochs=max(each.epochs for each in outcomes),
     )
 
 

@@ -15,7 +15,7 @@ def solve(network: FeedForward, data: Blocks) -> Fitted:
     history = [mean_squared_error(network, rows)]
     network.set_line(least_squares(data))
     history.append(mean_squared_error(network, rows))
-    return Fitted(network, tuple(history), 1)
+    return Fitted(network, tuple(history))
 
 
 def least_squares(data: Blocks) -> Tensor:

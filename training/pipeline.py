@@ -19,15 +19,16 @@ from model_store.store import Store
 from training.comparison import Comparison, compare_optimizers
 from training.console import Narrator
 from training.data import DataError, Table
-from training.evaluate import HeldOut, cross_validate, hold_out
+from training.evaluate import HeldOut, claimed_interval, evaluate, own_rows
 from training.inference import Decision, closed, infer
-from training.publish import publish
+from training.publish import Learned, publish
 from training.reading import read_rows, study_columns, table_at
 from training.recipe import Recipe, RecipeFile
 from training.remarks import Findings, remarks_on
 from training.sources import Source
-from training.splits import Mask, hold_out_rows
-from training.train import Model, stop_early, train
+from training.splits import folds_of
+from training.train import Model, train
+from training.verdicts import verdicts_on
 
 SILENT: Final = Narrator(quiet=True)
 MOST_REASONS = 10
@@ -35,12 +36,10 @@ MOST_REASONS = 10
 
 @dataclass(frozen=True)
 class Published:
-    """A version in the store, the model in it, which saw all rows, and how one did that did not."""
+    """A version in the store, and what was learned."""
 
     manifest: Manifest
-    model: Model
-    held_out: HeldOut | None
-    findings: Findings
+    learned: Learned
 
 
 @contextmanager
@@ -76,18 +75,46 @@ def fit(
     before anything is written, and StoreError when the store does not take the version.
     """
     check_name(name)
+    learned = learn(path, recipe, narrator)
+    manifest = publish(store, RecipeFile(data=path, name=name, recipe=learned.recipe), learned, command)
+    narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
+    return Published(manifest, learned)
+
+
+@one_thread()
+def learn(path: Path, recipe: Recipe, narrator: Narrator = SILENT) -> Learned:
+    """Train a model on all rows of a table, score others like it on rows they have not seen, publish nothing.
+
+    Raises DataError for the table and Unstable for a training that diverges.
+    """
     with table_at(path) as source:
         recipe, decisions = settle_inputs(source, recipe, narrator)
         table, findings = read(source, recipe, decisions, narrator)
-    settled = settle_epochs(recipe, table, narrator)
-    with narrator.epochs(settled) as on_epoch:
-        model = train(settled, table, on_epoch=on_epoch)
-    narrator.model(model, settled)
-    held_out = score(recipe if recipe.cross_validate else settled, table, narrator)
-    decided = RecipeFile(data=path, name=name, recipe=recipe)
-    manifest = publish(store, decided, table, model, held_out, findings, command)
-    narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
-    return Published(manifest, model, held_out, findings)
+    held_out = score(recipe, table, narrator) if isinstance(recipe.network, Mlp) else None
+    model = train_on_all(recipe if held_out is None else with_epochs(recipe, held_out), table, narrator)
+    held_out = held_out or score(recipe, table, narrator)
+    if held_out:
+        narrator.metrics(held_out.metrics, recipe)
+    own = own_rows(model, table)
+    interval = claimed_interval(model, own, held_out) if held_out else None
+    verdicts = verdicts_on(recipe, model, own, held_out, interval)
+    narrator.remarks(verdicts)
+    return Learned(recipe, table, model, held_out, interval, replace(findings, verdicts=verdicts))
+
+
+def train_on_all(recipe: Recipe, table: Table, narrator: Narrator) -> Model:
+    """The model of all rows; raises what `train` does."""
+    with narrator.epochs(recipe) as on_epoch:
+        model = train(recipe, table, on_epoch=on_epoch)
+    narrator.model(model, recipe)
+    return model
+
+
+def with_epochs(recipe: Recipe, held_out: HeldOut) -> Recipe:
+    """The recipe with the number of epochs that did best on held-out rows."""
+    return recipe.model_copy(
+        update={"schedule": recipe.schedule.model_copy(update={"epochs": held_out.epochs})}
+    )
 
 
 @one_thread()
@@ -131,38 +158,18 @@ def read(
     """The recipe's columns of the table, and what was found of it; raises DataError."""
     with narrator.waiting(f"reading {source.name}"):
         table = read_rows(source, recipe)
-        findings = Findings(decisions, remarks_on(table, held_out_once(table)))
+        findings = Findings(decisions, remarks_on(table, folds_of(table)))
     narrator.table(table)
     narrator.remarks(findings.remarks)
     return table, findings
 
 
-def held_out_once(table: Table) -> Mask | None:
-    """The rows that are scored on, None if there are none or each is one in its turn; raises DataError."""
-    recipe = table.recipe
-    if recipe.cross_validate or not recipe.holdout:
-        return None
-    return hold_out_rows(table, recipe.holdout, recipe.schedule.seed).held
-
-
-def settle_epochs(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:
-    """The recipe with the epochs that do best for an mlp; without scores, or for a line, as it is."""
-    if not (isinstance(recipe.network, Mlp) and recipe.is_scored):
-        return recipe
-    with narrator.waiting("looking for the number of epochs that does best on rows left out"):
-        recipe = stop_early(recipe, table)
-    narrator.say(f"{recipe.schedule.epochs} epochs do best on rows left out")
-    return recipe
-
-
 def score(recipe: Recipe, table: Table, narrator: Narrator) -> HeldOut | None:
-    """The scores on held-out rows, None where the recipe holds out none.
-
-    Raises what `hold_out` does.
-    """
+    """The scores on held-out rows, None where the recipe asks for none; raises what `evaluate` does."""
     if not recipe.is_scored:
         return None
     with narrator.waiting("scoring on held-out rows"):
-        held_out = cross_validate(recipe, table) if recipe.cross_validate else hold_out(recipe, table)
-    narrator.metrics(held_out.metrics, recipe)
+        held_out = evaluate(recipe, table)
+    if held_out.epochs is not None:
+        narrator.say(f"{held_out.epochs} epochs do best on rows left out")
     return held_out

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,7 @@ from model_store.manifest import (
     Description,
     GoldenRow,
     Manifest,
+    ResidualQuantiles,
     Training,
 )
 from model_store.predictor import Predictor, dump_weights
@@ -39,21 +41,29 @@ MOST_RANDOM_ROWS = 10_000
 MOST_PICTURED = 200_000
 
 
-def publish(
-    store: Store,
-    file: RecipeFile,
-    table: Table,
-    model: Model,
-    held_out: HeldOut | None,
-    findings: Findings,
-    command: str | None,
-) -> Manifest:
-    """Write the model, which was fitted on all rows of `table`, as the next version.
+@dataclass(frozen=True)
+class Learned:
+    """A model, fitted by a recipe on all rows of a table, and the interval around its predictions.
+
+    `held_out` is how models like it did on rows they had not seen.
+    """
+
+    recipe: Recipe
+    table: Table
+    model: Model
+    held_out: HeldOut | None
+    interval: ResidualQuantiles | None
+    findings: Findings
+
+
+def publish(store: Store, file: RecipeFile, learned: Learned, command: str | None) -> Manifest:
+    """Write what was learned as the next version.
 
     `file` says its name and what was decided of it. `command` is what the report gives for making it again,
     if there is one. Raises StoreError.
     """
-    recipe, sample = file.recipe, sampled(table.blocks)
+    recipe, table, model, held_out = learned.recipe, learned.table, learned.model, learned.held_out
+    sample = sampled(table.blocks)
     columns, tensors = table.columns(sample), model.fitted.network.tensors()
     description = Description(
         schema_version=SCHEMA_VERSION,
@@ -61,9 +71,9 @@ def publish(
         target=model.target,
         features=model.features,
         network=recipe.network,
-        training=describe_training(recipe, table, model),
+        training=describe_training(learned),
         metrics=held_out.metrics if held_out else None,
-        interval=held_out.interval if held_out else None,
+        interval=learned.interval,
         golden=golden_rows(model, columns, recipe.schedule.seed),
     )
     evidence = Evidence(
@@ -74,7 +84,7 @@ def publish(
         inputs=columns,
         target=sample[:, -1],
         answers=Answerer(Predictor(description, tensors)).answer(columns),
-        findings=findings,
+        findings=learned.findings,
         command=command,
     )
     return store.publish(
@@ -83,25 +93,26 @@ def publish(
         lambda number: {
             HISTORY: history_csv(model.fitted.history),
             REPORT: report_html(description, number, evidence),
-            RECIPE: recipe_toml(file, findings.decisions),
+            RECIPE: recipe_toml(file, learned.findings.decisions),
         },
     )
 
 
-def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
+def describe_training(learned: Learned) -> Training:
     """How the weights came about."""
-    schedule = recipe.schedule
+    recipe, table, model = learned.recipe, learned.table, learned.model
+    schedule, folds = recipe.schedule, learned.held_out and learned.held_out.metrics.folds
     libraries = {library: version(library) for library in LIBRARIES}
     return Training(
         optimizer=schedule.optimizer,
         learning_rate=schedule.learning_rate,
-        epochs=len(model.fitted.history) - 1,
+        epochs=model.fitted.epochs,
         batch_size=None if schedule.optimizer in {"gd", "exact"} else schedule.batch_size,
         seed=schedule.seed,
         normalize=schedule.normalize,
-        holdout=recipe.holdout,
+        holdout=recipe.holdout or 0.0,
         split=recipe.split,
-        cross_validate=recipe.cross_validate,
+        cross_validate=folds.count if folds else None,
         weight=recipe.weight,
         missing=recipe.missing,
         dropped=table.dropped,

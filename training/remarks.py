@@ -5,7 +5,7 @@ evenly spaced values; the rows are counted in all.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
@@ -18,6 +18,7 @@ from model_store.columns import Matrix
 from training.data import Table
 from training.inference import IDENTIFIER, NEARLY_ALL, Decision
 from training.recipe import InputColumn
+from training.splits import Fold
 from training.statistics import sampled
 
 # A column that is so near to the target is made from it, or the target from the column.
@@ -49,23 +50,31 @@ class Remark:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found of a table: what its columns are taken for, if that was to be found out, and remarks."""
+    """What was found of a table: what its columns are taken for, if that was to be found out, and remarks.
+
+    `verdicts` are remarks on the model of it.
+    """
 
     decisions: tuple[Decision, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    verdicts: tuple[Remark, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """What `--json` prints."""
         columns = [{"column": each.name, "taken_as": each.words, "why": each.why} for each in self.decisions]
-        return {"columns": columns, "remarks": [asdict(remark) for remark in self.remarks]}
+        return {
+            "columns": columns,
+            "remarks": [asdict(remark) for remark in self.remarks],
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+        }
 
 
-def remarks_on(table: Table, held_out: NDArray[np.bool_] | None = None) -> tuple[Remark, ...]:
-    """All remarks on a table; `held_out` (rows,) chooses the rows to score on, if there are any."""
+def remarks_on(table: Table, folds: Sequence[Fold] = ()) -> tuple[Remark, ...]:
+    """All remarks on a table that is scored on some folds."""
     sample = sampled(table.blocks)
     return (
         *lost_rows(table),
-        *copies_of_rows(table, sample, held_out),
+        *copies_of_rows(table, sample, folds),
         *(
             remark
             for index, column in enumerate(table.recipe.features)
@@ -101,10 +110,10 @@ def remedy(table: Table, name: str) -> str:
     return "Without this column they stay"
 
 
-def copies_of_rows(table: Table, sample: Matrix, held_out: NDArray[np.bool_] | None) -> Iterator[Remark]:
+def copies_of_rows(table: Table, sample: Matrix, folds: Sequence[Fold]) -> Iterator[Remark]:
     """Rows that equal others, if they are more than chance gives, and those on both sides of a split.
 
-    `sample` (n, width) is some of the rows, `held_out` (rows,) chooses those to score on.
+    `sample` (n, width) is some of the rows.
     """
     hashes = np.concatenate([hashes_of_rows(block) for block in table.blocks])
     copies = len(hashes) - len(np.unique(hashes))
@@ -112,9 +121,7 @@ def copies_of_rows(table: Table, sample: Matrix, held_out: NDArray[np.bool_] | N
         return
     advice = "Take them out of the table, unless each is an observation of its own"
     yield Remark(None, f"{copies:,} rows are copies of others in all columns that are used", copies, advice)
-    if held_out is None:
-        return
-    seen = int(np.isin(hashes[held_out], hashes[~held_out]).sum())
+    seen = sum(int(np.isin(hashes[fold.held], hashes[fold.seen]).sum()) for fold in folds)
     if seen:
         found = f"{seen:,} held-out rows have a copy among the others, so the scores are too good"
         yield Remark(None, found, seen, "--split group:COLUMN keeps the rows of a group on one side")

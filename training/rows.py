@@ -33,8 +33,12 @@ class Slice:
         """The mean squared error of a network, each row's square times its weight: a tensor of shape ()."""
         if self.weights is None:
             return nn.functional.mse_loss(network(self.inputs), self.target)
-        squares: Tensor = (network(self.inputs) - self.target) ** 2
-        return (self.weights * squares).mean()
+        return self.mean((network(self.inputs) - self.target) ** 2)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values (n, 1), each times its row's weight: a tensor of shape ()."""
+        mean: Tensor = (values if self.weights is None else self.weights * values).mean()
+        return mean
 
     def equations(self) -> Tensor:
         """Inputs, a one and the target, (n, k + 2), each row times the root of its weight.

@@ -3,6 +3,7 @@
 Of a mask of shape (rows,) the true rows are meant. The same table and seed give the same masks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.columns import Matrix
 from training.data import DataError, Table
+from training.recipe import USUAL_FOLDS
 from training.times import time_text
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -24,6 +26,26 @@ class Fold:
 
     seen: Mask
     held: Mask
+
+
+def folds_of(table: Table) -> list[Fold]:
+    """The folds that the table's recipe scores on, one for a held-out share; none if it asks for no scores.
+
+    Raises DataError for too few rows, groups or times.
+    """
+    recipe = table.recipe
+    if recipe.in_folds:
+        return cross_validation(table, recipe.cross_validate or usual_folds(table), recipe.schedule.seed)
+    return [hold_out_rows(table, recipe.holdout, recipe.schedule.seed)] if recipe.holdout else []
+
+
+def usual_folds(table: Table) -> int:
+    """Five, or as many as the table has rows, groups or times for, at least two."""
+    most = table.rows // FEWEST_HELD_OUT
+    if table.recipe.split.kind != "random":
+        different = len(np.unique(split_by(table)))
+        most = min(most, different if table.recipe.split.kind == "group" else different - 1)
+    return max(2, min(USUAL_FOLDS, most))
 
 
 def hold_out_rows(table: Table, share: float, seed: int) -> Fold:
@@ -79,7 +101,7 @@ def folds_in_time(table: Table, count: int) -> list[Fold]:
     ]
 
 
-def since(table: Table, folds: list[Fold]) -> str | None:
+def since(table: Table, folds: Sequence[Fold]) -> str | None:
     """The earliest time that is held out, for people; None where rows are not split by time."""
     if table.recipe.split.kind != "time":
         return None

@@ -15,11 +15,10 @@ from training.encoding import encode_table, encoded_moments
 from training.least_squares import solve
 from training.network import FeedForward
 from training.recipe import Recipe
-from training.splits import hold_out_rows
-from training.stability import check_batches, diagnosed
+from training.rows import Rows
+from training.splits import Mask
+from training.stability import diagnosed
 from training.statistics import describe_columns, moments_of_columns
-
-WATCHED = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,11 @@ class Model:
     fitted: Fitted
     line: Fitted
 
+    @property
+    def weights(self) -> int:
+        """How many weights the network has, biases included."""
+        return sum(tensor.size for tensor in self.fitted.network.tensors().values())
+
     def predict(self, columns: Columns) -> Matrix:
         """torch's predictions for n raw rows, (n,), in the target's unit.
 
@@ -46,36 +50,31 @@ class Model:
         return torch.tensor(outputs).exp().numpy() if self.target.transform == "log" else outputs
 
 
-def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model:
+def train(recipe: Recipe, table: Table, *, watched: Mask | None = None, on_epoch: OnEpoch = nothing) -> Model:
     """Take the table's statistics, encode its rows with them and fit a network.
 
-    The same arguments give the same weights, bit for bit, as long as torch uses as many threads; in the
-    pipeline it uses one. Raises DataError for a column that does not vary and Unstable for a training that
-    diverges.
+    A descent does not learn from the rows `watched` (rows,): it stops when it does no better on them. The
+    same arguments give the same weights, bit for bit, as long as torch uses as many threads; in the pipeline
+    it uses one. Raises DataError for a column that does not vary and Unstable for a training that diverges.
     """
     features, target = describe_columns(table)
     data = encode_table(recipe, features, table)
     line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
-    if isinstance(recipe.network, Mlp):
-        fitted = train_mlp(recipe, features, data, on_epoch=on_epoch)
-    elif recipe.schedule.optimizer == "exact":
+    if recipe.schedule.optimizer == "exact":
         fitted = line
     else:
-        fitted = train_line(recipe, features, data, on_epoch)
+        learned, watch = (data, None) if watched is None else (data.take(~watched), data.take(watched))
+        fitted = train_by_descent(recipe, features, learned, watch=watch, on_epoch=on_epoch)
+    if recipe.target.predicts == "mean":
+        smearing = {network: smear(network, data) for network in {fitted.network, line.network}}
+        target = target.model_copy(update={"smearing": smearing[fitted.network]})
     if recipe.schedule.normalize == "none":
         for network in {fitted.network, line.network}:
             network.rescale_inputs(*encoded_moments(features))
     return Model(features, target, fitted, line)
 
 
-def train_line(recipe: Recipe, features: tuple[Feature, ...], data: Blocks, on_epoch: OnEpoch) -> Fitted:
-    """Descend to a line on encoded rows; raises Unstable, before the first step where that is certain."""
-    check_batches(recipe, features, data)
-    with diagnosed(recipe, features, data):
-        return descend(new_network(recipe, data), recipe.schedule, data, on_epoch=on_epoch)
-
-
-def train_mlp(
+def train_by_descent(
     recipe: Recipe,
     features: tuple[Feature, ...],
     data: Blocks,
@@ -83,18 +82,12 @@ def train_mlp(
     watch: Blocks | None = None,
     on_epoch: OnEpoch = nothing,
 ) -> Fitted:
-    """Descend with the target z-scored, so that its unit does not matter to the learning rate.
+    """Descend on encoded rows, in their last column the target, whose square is the unit of the costs.
 
-    `data` and `watch` are encoded rows, in their last column the target in its own unit, whose square is the
-    unit of the costs. Raises Unstable.
+    For an mlp, and for optimizers whose steps do not grow with the gradient, the target is z-scored
+    meanwhile, so that its unit does not matter to the learning rate. Raises Unstable.
     """
-    moments = moments_of_columns(data)[-1]
-    mean, std = moments.mean, math.sqrt(moments.squares / moments.count)
-
-    def scaled(rows: Blocks) -> Blocks:
-        shift, divide = np.zeros(rows.width), np.ones(rows.width)
-        shift[-1], divide[-1] = mean, std
-        return Blocks(((block - shift) / divide for block in rows), rows.width, rows.weights)
+    mean, std = moments_of_target(data) if sees_z_scores(recipe) else (0.0, 1.0)
 
     def tell(epoch: int, cost: float) -> None:
         on_epoch(epoch, cost * std**2)
@@ -103,41 +96,49 @@ def train_mlp(
         fitted = descend(
             new_network(recipe, data),
             recipe.schedule,
-            scaled(data),
-            watch=scaled(watch) if watch else None,
+            rescaled(data, mean, std),
+            watch=rescaled(watch, mean, std) if watch else None,
             on_epoch=tell,
         )
     fitted.network.rescale_outputs(mean, std)
     return replace(fitted, history=tuple(cost * std**2 for cost in fitted.history))
 
 
+def sees_z_scores(recipe: Recipe) -> bool:
+    """Whether the target is z-scored while it is descended to."""
+    return isinstance(recipe.network, Mlp) or recipe.schedule.optimizer in {"rmsprop", "adam"}
+
+
+def moments_of_target(data: Blocks) -> tuple[float, float]:
+    """Mean and std of the last column."""
+    moments = moments_of_columns(data)[-1]
+    return moments.mean, math.sqrt(moments.squares / moments.count)
+
+
+def rescaled(rows: Blocks, mean: float, std: float) -> Blocks:
+    """The rows with the last column as (y - mean) / std."""
+    if (mean, std) == (0.0, 1.0):
+        return rows
+    shift, divide = np.zeros(rows.width), np.ones(rows.width)
+    shift[-1], divide[-1] = mean, std
+    return Blocks(((block - shift) / divide for block in rows), rows.width, rows.weights)
+
+
+@torch.no_grad()
+def smear(network: FeedForward, data: Blocks) -> float:
+    """Turn a network for medians of encoded rows, the target's logarithm last, into one for means.
+
+    Returns the factor between them: the mean of the residuals' exponentials (Duan, Smearing Estimate: A
+    Nonparametric Retransformation Method, 1983), weighted as the rows are.
+    """
+    factor = math.fsum(
+        share * part.mean((part.target - network(part.inputs)).exp()).item()
+        for part, share in Rows(data).slices()
+    )
+    network.rescale_outputs(math.log(factor), 1.0)
+    return factor
+
+
 def new_network(recipe: Recipe, data: Blocks) -> FeedForward:
     """The network before training, for encoded rows with the target in the last column."""
     return FeedForward(recipe.network, data.width - 1, recipe.schedule.seed)
-
-
-def stop_early(recipe: Recipe, table: Table) -> Recipe:
-    """The same recipe with as many epochs as do best on rows left out, as `best_epochs` finds them.
-
-    The rows that `hold_out` scores on take no part, so that its scores stay honest. A cross-validation finds
-    the epochs of each fold by itself, so here all rows take part. Raises what `best_epochs` does.
-    """
-    if not recipe.cross_validate:
-        table = table.take(hold_out_rows(table, recipe.holdout, recipe.schedule.seed).seen)
-    return best_epochs(recipe, table)
-
-
-def best_epochs(recipe: Recipe, table: Table) -> Recipe:
-    """The same recipe with as many epochs as do best on a tenth of the rows when the others are fitted.
-
-    The tenth is held out in the way that the recipe splits. A recipe for a line stays as it is. Raises
-    DataError for a column that does not vary in the rows left, and Unstable.
-    """
-    if not isinstance(recipe.network, Mlp):
-        return recipe
-    fold = hold_out_rows(table, WATCHED, recipe.schedule.seed + 1)
-    seen, watched = table.take(fold.seen), table.take(fold.held)
-    features, _ = describe_columns(seen)
-    data, watch = (encode_table(recipe, features, rows) for rows in (seen, watched))
-    best = train_mlp(recipe, features, data, watch=watch).best_epoch
-    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": best})})

@@ -1,0 +1,94 @@
+"""How sure the scores are, and the interval around a prediction."""
+
+import math
+
+import numpy as np
+
+from model_store.columns import Matrix
+from model_store.manifest import ResidualQuantiles, Scores, Uncertainty
+
+COVERAGE = 0.9
+RESAMPLES, MOST_PARTS = 1000, 500
+FEWEST_ROWS = 9
+
+
+def uncertainty(
+    actual: Matrix, predicted: Matrix, weights: Matrix | None = None, groups: Matrix | None = None
+) -> Uncertainty:
+    """Between which bounds the scores of n predictions would lie for other rows like these; each (n,).
+
+    The percentiles of the scores of rows drawn with replacement, of `groups` whole ones (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). More than 500 rows are put at random
+    into as many parts, which are drawn whole. A drawing of equal rows has no R² and does not count there.
+    """
+    sums = sums_of_parts(actual - np.average(actual, weights=weights), actual - predicted, weights, groups)
+    draws = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    weight, total, squares, errors, error_squares = (draws @ sums).T
+    mse, variance = error_squares / weight, squares / weight - (total / weight) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = 1 - mse / np.where(variance > 0, variance, np.nan)
+    drawn = np.array([mse, np.sqrt(mse), errors / weight, r2])
+    tail = (1 - COVERAGE) / 2
+    lower, upper = np.nanquantile(drawn, [tail, 1 - tail], axis=1).tolist()
+    bounds = [Scores(**dict(zip(Scores.model_fields, bound, strict=True))) for bound in (lower, upper)]
+    return Uncertainty(coverage=COVERAGE, lower=bounds[0], upper=bounds[1])
+
+
+def sums_of_parts(actual: Matrix, residuals: Matrix, weights: Matrix | None, groups: Matrix | None) -> Matrix:
+    """For each part of the rows, the weighted sums that scores are made from: (parts, 5).
+
+    They are those of 1, the target, its square, the residual's magnitude and its square. A part is a row, a
+    group or, of more than 500 of them, some drawn at random.
+    """
+    weights = np.ones(len(actual)) if weights is None else weights
+    labels = np.arange(len(actual)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(labels.max()) + 1
+    if count > MOST_PARTS:
+        labels = np.random.default_rng(0).permutation(count)[labels] % MOST_PARTS
+    values = (np.ones(len(actual)), actual, actual**2, np.abs(residuals), residuals**2)
+    return np.column_stack([np.bincount(labels, weights * value) for value in values])
+
+
+def interval_around(residuals: Matrix, own: Matrix, *, folds: int) -> ResidualQuantiles | None:
+    """The interval around a model's predictions, from residuals (actual - predicted) in any unit.
+
+    `residuals` (n,) are of rows that the model of their fold had not seen, `own` (m,) of the rows that the
+    model itself was fitted on. Each tail is bounded by the held-out residual of rank (n + 1)(1 - a) with
+    a = (1 - coverage) / 2, or by that of the magnitudes where n is too small for tails of their own. None
+    where it is too small for either. Rows count alike, whatever they weigh.
+
+    For one fold this is the split-conformal interval of Lei et al., Distribution-Free Predictive Inference
+    for Regression (2018), around a model that was fitted on all rows in place of some; for more, the
+    jackknife's with rows left out by folds (Barber, Candès, Ramdas and Tibshirani, Predictive Inference with
+    the Jackknife+, 2021, section 1). Its coverage holds for new rows where such models differ little from
+    that of all rows (Steinberger and Leeb, Conditional Predictive Inference for Stable Algorithms, 2023). So
+    it is no narrower than what bounds as many of the model's own residuals, and it holds its prediction.
+    """
+    bounds = tails(residuals) or magnitudes(residuals)
+    if bounds is None:
+        return None
+    tail = (1 - COVERAGE) / 2
+    low, high = np.quantile(own, [tail, 1 - tail]).tolist()
+    return ResidualQuantiles(
+        coverage=COVERAGE,
+        lower=min(bounds[0], low, 0.0),
+        upper=max(bounds[1], high, 0.0),
+        method="split conformal" if folds == 1 else "cross-validation",
+    )
+
+
+def tails(residuals: Matrix) -> tuple[float, float] | None:
+    """What bounds half of the rest of n residuals on each side; None for fewer than 19."""
+    n = len(residuals)
+    rank = math.ceil((n + 1) * (1 + COVERAGE) / 2)
+    ordered = np.sort(residuals)
+    return (float(ordered[n - rank]), float(ordered[rank - 1])) if rank <= n else None
+
+
+def magnitudes(residuals: Matrix) -> tuple[float, float] | None:
+    """What bounds n residuals alike on both sides; None for fewer than 9."""
+    n = len(residuals)
+    if n < FEWEST_ROWS:
+        return None
+    largest = float(np.sort(np.abs(residuals))[math.ceil((n + 1) * COVERAGE) - 1])
+    return -largest, largest
