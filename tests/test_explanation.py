@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import httpx
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from model_store.explanation import average_row, explain
 from model_store.manifest import GoldenRow, Linear, Mlp, Target
-from model_store.predictor import Predictor
+from model_store.predictor import Predictor, dump_weights
 from model_store.store import open_store
 from tests.in_process import calling
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET, publish_toy, toy_description, toy_rows, toy_weights
@@ -437,3 +438,16 @@ def test_an_explanation_of_numbers_near_the_largest_is_whole_or_refused(
         parts = [explained["baseline"], *explained["contributions"].values()]
         assert all(isinstance(part, float) for part in parts)
         assert sum(parts) == pytest.approx(explained["prediction"], rel=1e-9)
+
+
+def test_an_explanation_that_overflows_on_the_way_is_refused_and_the_row_is_answered(tmp_path: Path) -> None:
+    hill = of_two("relu", ([[1, 0], [1, 0]], [0, -1]), ([[1000, -2000]], [0]), target=LOG)
+    store = open_store(str(tmp_path / "store"))
+    store.publish(hill.description, dump_weights(hill.weights), lambda _number: {})
+    store.promote("toy", 1)
+    with calling(store) as connected:
+        plain = connected.post("/predict", json={"x": 2.0, "y": 1.0})
+        assert (plain.status_code, plain.json()["prediction"]) == (200, 1.0)
+        answer = connected.post("/predict?explain=true", json={"x": 2.0, "y": 1.0})
+        assert answer.status_code == 422
+        assert "cannot hold its explanation" in answer.json()["detail"]
