@@ -26,6 +26,7 @@ from model_store.manifest import Manifest
 from model_store.versions import Version
 
 OVERFLOW = "The inputs are so far outside their training range that the prediction overflows."
+UNEXPLAINED = "The row has a prediction, but float64 cannot hold its explanation: ask without explain=true."
 
 
 class Served:
@@ -51,6 +52,9 @@ class Served:
         pairs = zip(self.manifest.features, row, strict=True)
         columns = {feature.name: feature.column([value]) for feature, value in pairs}
         prediction, explanation = self._prediction(row), explain(self._predictor, columns)
+        if not explanation.is_finite:
+            fault = Fault("", "a contribution is no finite number")
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, UNEXPLAINED, [fault])
         return ExplainedPrediction(
             **msgspec.structs.asdict(prediction),
             baseline=explanation.baseline,
