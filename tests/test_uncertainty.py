@@ -89,10 +89,10 @@ def test_rows_that_belong_together_are_drawn_together() -> None:
     actual, predicted = drawn(100, seed=3)
     alone = uncertainty(actual, predicted)
     copies, groups = np.repeat([actual, predicted], 20, axis=1), np.repeat(np.arange(100.0), 20)
-    together = uncertainty(*copies, groups=groups)
+    together = uncertainty(copies[0], copies[1], groups=groups)
     assert together.lower.r2 == pytest.approx(alone.lower.r2, abs=1e-12)
     assert together.upper.r2 == pytest.approx(alone.upper.r2, abs=1e-12)
-    apart = uncertainty(*copies)
+    apart = uncertainty(copies[0], copies[1])
     assert apart.upper.r2 - apart.lower.r2 < 0.5 * (together.upper.r2 - together.lower.r2)
 
 

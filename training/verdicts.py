@@ -60,7 +60,8 @@ def worse_on_its_own(recipe: Recipe, model: Model, own: Own) -> Iterator[Remark]
     """Whether the mean is nearer to the rows that the model was fitted on."""
     if own.cost > (1 + TELLING) * own.variance:
         found = (
-            f"It is worse than the mean even on its own rows: cost {own.cost:.4g}, theirs {own.variance:.4g}"
+            f"It is worse than the mean even on its own rows: its cost is {own.cost:.4g}, that of the mean "
+            f"{own.variance:.4g}"
         )
         yield Remark(None, found, own.rows, way_on(recipe, model))
 
