@@ -179,7 +179,8 @@ def components(manifest: Manifest) -> Part:
 
 def add_target(schemas: Part, target: Target) -> None:
     """Say of each prediction what it is of, and in which unit."""
-    predicted = f"{target.name}, {target.unit}." if target.unit else f"{target.name}."
+    estimate = f"The {target.estimate} of " if target.transform == "log" else ""
+    predicted = f"{estimate}{target.name}{f', {target.unit}' if target.unit else ''}."
     for name in ("Prediction", "ExplainedPrediction", "BatchPrediction"):
         member = "predictions" if name == "BatchPrediction" else "prediction"
         schemas[name]["properties"][member]["description"] = predicted

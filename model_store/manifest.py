@@ -58,6 +58,11 @@ class Target(Range):
     transform: Literal["none", "log"] = "none"
     smearing: PositiveFloat | None = None
 
+    @property
+    def estimate(self) -> str:
+        """What a prediction is an estimate of: the target's mean or its median."""
+        return "median" if self.transform == "log" and self.smearing is None else "mean"
+
     def untransformed(self, outputs: Number) -> Number:
         """The target in its own unit from what the network gives: a float, or any array."""
         if self.transform == "none":

@@ -208,3 +208,26 @@ def test_too_few_rows_to_score_on_are_refused_with_the_way_out(tmp_path: Path) -
     made = recipe("age", holdout=0.2)
     with pytest.raises(DataError, match=r"1 of the 7 rows .* --holdout 0"):
         evaluate(made, read_table(tmp_path / "few.csv", made))
+
+
+def test_smearing_makes_means_of_medians(tmp_path: Path) -> None:
+    """Of exp(a + b x + noise of std s) the mean is exp(s² / 2) times the median."""
+    rng = np.random.default_rng(8)
+    x, noise = rng.normal(size=20_000), rng.normal(size=20_000)
+    pd.DataFrame({"age": x, "price": np.exp(1 + 0.5 * x + noise)}).to_csv(tmp_path / "log.csv", index=False)
+    predictions = {}
+    for predicts in ("median", "mean"):
+        made = recipe(
+            "age",
+            target={"name": "price", "transform": "log", "predicts": predicts},
+            schedule={"optimizer": "exact"},
+        )
+        model = train(made, read_table(tmp_path / "log.csv", made))
+        predictions[predicts] = model.predict({"age": np.array([-1.0, 0.0, 1.0])})
+        assert model.target.estimate == predicts
+    expected = np.exp(1 + 0.5 * np.array([-1.0, 0.0, 1.0]))
+    assert predictions["median"] == pytest.approx(expected, rel=0.03)
+    assert predictions["mean"] == pytest.approx(expected * np.exp(0.5), rel=0.06)
+    line = LinearRegression().fit(x[:, None], 1 + 0.5 * x + noise)
+    residuals = 1 + 0.5 * x + noise - line.predict(x[:, None])
+    assert predictions["mean"] / predictions["median"] == pytest.approx(np.mean(np.exp(residuals)), rel=1e-9)

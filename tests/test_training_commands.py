@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from model_store.errors import NothingPromoted
 from model_store.store import open_store
 from tests.conftest import only_json, run
 from training.__main__ import main
@@ -75,7 +76,7 @@ def test_the_shipped_weights_are_the_optimum_on_all_rows(cars: Path, first_model
     assert training.optimum == pytest.approx(price.var() - slope**2, rel=1e-9)
     assert training.cost == pytest.approx(price.var() - slope**2, rel=1e-9)
     assert version.manifest.metrics is not None
-    assert version.manifest.metrics.rows == 1204
+    assert version.manifest.metrics.rows == 6019
 
 
 def test_training_again_gives_the_next_version_with_the_same_bits(
@@ -143,7 +144,8 @@ def test_json_is_one_object_with_the_weights_and_the_costs(fit: Command, cars: P
     assert said["weights"]["layers.0.weight"][0][0] == pytest.approx(-0.129, abs=5e-4)
     assert said["weights"]["layers.0.bias"][0] == pytest.approx(9.479, abs=5e-4)
     assert said["history"][-1] == said["training"]["cost"] == pytest.approx(said["training"]["optimum"])
-    assert said["metrics"]["rows"] == 1204
+    assert said["metrics"]["rows"] == 6019
+    assert said["metrics"]["folds"]["count"] == 5
 
 
 def test_dropped_rows_and_mixed_units_are_told(fit: Command, tmp_path: Path) -> None:
@@ -481,3 +483,31 @@ def test_a_table_whose_name_names_no_model_is_asked_for_one(command: Command, tm
     code, _, errors = command("fit", "-", "--target", "y", "--store", tmp_path / "models")
     assert code == 2
     assert errors == "error: say --name: - does not tell what the model is called in the store\n"
+
+
+def test_what_is_worse_than_the_mean_is_published_but_not_promoted(
+    fit: Command, cars: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "models"
+    asked = (*ASKED, "--learning-rate", "1e-6", "--epochs", "2", "--promote")
+    code, output, errors = fit(cars, store, *asked, "--json")
+    assert code == 5
+    assert "cars version 1 is in the store but not promoted: it is worse than predicting the mean" in errors
+    assert "--anyway" in errors
+    said = parsed(output)
+    assert (said["promoted"], said["version"]) == (False, 1)
+    assert said["verdicts"][0]["found"].startswith("It is worse than predicting the mean: R² ")
+    assert open_store(str(store)).versions("cars") == [1]
+    with pytest.raises(NothingPromoted):
+        open_store(str(store)).load_promoted("cars")
+    assert fit(cars, store, *asked, "--anyway")[0] == 0
+    assert open_store(str(store)).load_promoted("cars").manifest.version == 2
+
+
+def test_the_lesson_is_level_with_the_mean_and_so_it_is_told_and_promoted(
+    fit: Command, cars: Path, tmp_path: Path
+) -> None:
+    code, output, _ = fit(cars, tmp_path / "models", *ASKED, "--promote")
+    assert code == 0
+    assert "It is not surely better than predicting the mean" in output
+    assert open_store(str(tmp_path / "models")).load_promoted("cars").manifest.version == 1

@@ -91,6 +91,8 @@ class Narrator:
             for column, weight in list(named_weights(model).items())[:MOST_WEIGHTS]:
                 self.say(f"W = {weight:.3f}  ({column})")
             self.say(f"b = {model.fitted.network.tensors()['layers.0.bias'][0]:.3f}")
+        if model.target.estimate == "median":
+            self.say("it predicts medians: half of the actual values lie above. --predicts mean gives means")
         self.say(f"cost {model.fitted.cost:.6f} after {model.fitted.epochs} epochs")
         apart = model.fitted.cost - model.line.cost
         self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 
 from model_store.answers import Answers
 from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
-from model_store.manifest import Description, Linear, Target
-from model_store.tables import folds_text
+from model_store.manifest import Description, Linear, Metrics, Target
+from model_store.tables import decimals, folds_text
 from training.drawing import (
     BLUE,
     HUGE,
@@ -80,6 +80,7 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         summary=summary(description),
         verdict=verdict(description),
         promise=promise(description),
+        between=between,
         pictures=[picture for picture in drawn if isinstance(picture, Picture)],
         remarks=[remark for remark in drawn if isinstance(remark, str)],
         distributions=distributions(description, evidence),
@@ -93,8 +94,20 @@ def summary(description: Description) -> str:
     names = [feature.name for feature in description.features]
     first = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], f"{len(names) - 4} more inputs"]
     inputs = f"{', '.join(first[:-1])} and {first[-1]}" if first[1:] else first[0]
-    logarithm = ", trained on the target's logarithm" if description.target.transform == "log" else ""
-    return f"Predicts {labelled(description.target)} from {inputs} with {network(description)}{logarithm}."
+    how = f"from {inputs} with {network(description)}{logarithm(description.target)}"
+    return f"Predicts {labelled(description.target)} {how}."
+
+
+def logarithm(target: Target) -> str:
+    """What training on the logarithm makes of the prediction; nothing where it was not."""
+    if target.transform == "none":
+        return ""
+    if target.smearing is None:
+        return ", trained on the target's logarithm, so that a prediction is the median: half lie above it"
+    return (
+        ", trained on the target's logarithm; a prediction is the mean, the median times Duan's smearing "
+        f"factor {shown(target.smearing)}"
+    )
 
 
 def network(description: Description) -> str:
@@ -111,14 +124,26 @@ def verdict(description: Description) -> str:
     metrics, unit = description.metrics, description.target.unit
     if not metrics:
         return "No rows were held out, so how far it errs on rows it has not seen was not measured."
-    mean, line = metrics.predict_the_mean.rmse, metrics.least_squares.rmse
+    rmse, mean, line = (
+        scores.rmse for scores in (metrics.model, metrics.predict_the_mean, metrics.least_squares)
+    )
     how = metrics.how_held_out(description.training.split)
     folds = f" Fold by fold: {folds_text(metrics.folds)}." if metrics.folds else ""
     return (
         f"On {shown(metrics.rows)} rows it had not seen{how}, its root mean squared error is "
-        f"{with_unit(metrics.model.rmse, unit)}: {against(metrics.model.rmse, mean)} predicting the mean, "
-        f"and {against(metrics.model.rmse, line)} exact least squares.{folds}"
+        f"{with_unit(rmse, unit)}{between(metrics, 'rmse')}: {against(rmse, mean)} predicting the mean, "
+        f"and {against(rmse, line)} exact least squares.{folds}"
     )
+
+
+def between(metrics: Metrics, score: str) -> str:
+    """The bounds of one of the model's scores, in brackets; nothing where they are not known."""
+    bounds = metrics.uncertainty
+    if bounds is None:
+        return ""
+    lower, upper = (getattr(each, score) for each in (bounds.lower, bounds.upper))
+    digits = decimals(lower, upper)
+    return f" ({lower:z,.{digits}f} to {upper:z,.{digits}f})".replace("-", "−")
 
 
 def against(error: float, other: float) -> str:
@@ -133,7 +158,7 @@ def promise(description: Description) -> str:
     """What the interval says about a new row."""
     interval, unit = description.interval, description.target.unit
     if not interval:
-        return "There were too few held-out rows for an interval around its predictions."
+        return "It claims no interval around its predictions."
     rows = f"About {percent(interval.coverage)} of new rows are expected"
     if description.target.transform == "log":
         least, most = map(description.target.untransformed, (interval.lower, interval.upper))
