@@ -158,7 +158,7 @@ def components(manifest: Manifest) -> Part:
             *(row, batch_type(manifest.features, row), Prediction, ExplainedPrediction, BatchPrediction),
             *(Versions, Health, Problem),
         ),
-        schema_hook=lambda _matrix: {"type": "array", "items": {"type": "number"}},
+        schema_hook=lambda _matrix: {"type": "array"},
         ref_template="#/components/schemas/{name}",
     )
     _, defined = models_json_schema(
