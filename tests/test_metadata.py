@@ -252,6 +252,12 @@ def test_an_answer_has_exactly_the_members_its_schema_requires(
     check_members(document["components"]["schemas"], schema, answer)
 
 
+def test_no_member_of_the_described_model_has_a_default(schemas: dict[str, Any]) -> None:
+    parts = [schemas[name] for name in ("ServedModel", "Target", "Training", "Form", "NumericFeature")]
+    assert not any("default" in member for part in parts for member in part["properties"].values())
+    assert all(part["properties"].keys() == set(part["required"]) for part in parts)
+
+
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_an_answer_without_bounds_fits_its_schema(
     toy: httpx.Client, document: dict[str, Any], path: str
