@@ -2,8 +2,9 @@
 
 Its form is found out as training finds it out, and kept: encoding, separator, decimal mark, line ends. Cells
 are read as training read them, units and all. A row that cannot be answered has an empty prediction and says
-why in its `error`; the others are answered. A line that is no row, because a quote in it does not close or it
-has too many cells, comes back whole in the first column.
+why in its `error`; the others are answered, with empty bounds where an input is so far outside training that
+no interval can be claimed. A line that is no row, because a quote in it does not close or it has too many
+cells, comes back whole in the first column.
 """
 
 import asyncio
@@ -254,10 +255,13 @@ def only(kept: NDArray[np.bool_], values: Column) -> Column:
 
 
 def numbers_as_text(numbers: Matrix, form: Form) -> list[str]:
-    """Each number in the fewest digits that give it back, as a cell of that form; shape (n,), n above 0."""
-    texts = encode_numbers(numbers)[1:-1].decode().split(",")
+    """Each number in the fewest digits that give it back, as a cell of that form, NaN as an empty one.
+
+    The shape is (n,), n above 0.
+    """
+    texts = encode_numbers(numbers)[1:-1].decode().replace("null", "").split(",")
     if form.decimal == ",":
         texts = [text.replace(".", ",") for text in texts]
         if form.separator == ",":
-            texts = [f'"{text}"' for text in texts]
+            texts = [f'"{text}"' if text else "" for text in texts]
     return texts

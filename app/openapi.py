@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.routing import BaseRoute
 
 from app.problems import MEDIA_TYPE, Problem
@@ -134,6 +134,14 @@ METRICS: Part = {
 OPEN_METRICS = METRICS | {"openapi_extra": NO_KEY}
 
 
+class WithoutDefaults(GenerateJsonSchema):
+    """Schemas of answers, whose members are always there; clients' generators stumble over some defaults."""
+
+    def default_schema(self, schema: Any) -> Part:
+        """What the member holds, and nothing of what it would hold if it were absent."""
+        return self.generate_inner(schema["schema"])
+
+
 def document(served: Served, routes: Sequence[BaseRoute], *, is_restricted: bool) -> bytes:
     """The OpenAPI document of the application's routes for a version's inputs, as JSON."""
     made = get_openapi(
@@ -158,11 +166,13 @@ def components(manifest: Manifest) -> Part:
             *(row, batch_type(manifest.features, row), Prediction, ExplainedPrediction, BatchPrediction),
             *(Versions, Health, Problem),
         ),
-        schema_hook=lambda _matrix: {"type": "array", "items": {"type": "number"}},
+        schema_hook=lambda _matrix: {"type": "array"},
         ref_template="#/components/schemas/{name}",
     )
     _, defined = models_json_schema(
-        [(ServedModel, "serialization")], ref_template="#/components/schemas/{model}"
+        [(ServedModel, "serialization")],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=WithoutDefaults,
     )
     schemas |= defined["$defs"]
     for shape in schemas.values():

@@ -28,6 +28,7 @@ def page_html(served: Served, *, is_restricted: bool) -> str:
         inputs="\n".join(input_row(feature) for feature in manifest.features),
         scores=scores(manifest),
         unit=escape(f" {manifest.target.unit}" if manifest.target.unit else ""),
+        far=TOO_FAR if manifest.interval else "",
         key=KEY if is_restricted else "",
         links=" · ".join([DOCS, *([] if is_restricted else OPEN), *([REPORT_LINK] if shows_report else [])]),
         report=REPORT if shows_report else "",
@@ -38,6 +39,8 @@ DOCS = '<a href="docs">API documentation</a>'
 OPEN = ('<a href="model">this page as JSON</a>', '<a href="model/versions">versions</a>')
 REPORT_LINK = '<a href="model/report">training report</a>'
 KEY = '<label>Key <input id="key" type="password" autocomplete="off" required></label>'
+# What the form says of inputs outside training if the model has intervals and the answer has none.
+TOO_FAR = ", so far that no interval is claimed"
 REPORT = '<iframe src="model/report" title="The training report" sandbox loading="lazy"></iframe>'
 
 

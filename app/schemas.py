@@ -20,10 +20,17 @@ from model_store.manifest import Metrics, Network, ResidualQuantiles, Target, Tr
 from model_store.parts import Part, Sha256
 
 PIECE = 2**14
+# Arrays (n,) by what JSON has of each: numbers, or numbers and null where there is NaN.
+NUMBER, NULL = {"type": "number"}, {"type": "null"}
+Numbers = Annotated[Matrix, Meta(extra_json_schema={"items": NUMBER})]
+Bounds = Annotated[Matrix, Meta(extra_json_schema={"items": {"anyOf": [NUMBER, NULL]}})]
 
 
 class Interval(Struct, frozen=True, gc=False):
-    """Where the actual value lies for the share `coverage` of new rows, in the target's unit."""
+    """Where the actual value lies for the share `coverage` of new rows, in the target's unit.
+
+    That is claimed of rows like those of training: where an input is far outside, there is no interval.
+    """
 
     coverage: float
     lower: float
@@ -31,7 +38,11 @@ class Interval(Struct, frozen=True, gc=False):
 
 
 class Prediction(Struct, frozen=True, gc=False):
-    """The answer for one row; `out_of_range` names the inputs outside their training range."""
+    """The answer for one row; `out_of_range` names the inputs outside their training range.
+
+    `interval` is null if the model has none, and where an input is so far outside training that none can be
+    claimed: beyond the least or the greatest by more than a tenth of the distance between them.
+    """
 
     prediction: float
     interval: Interval | None
@@ -51,17 +62,20 @@ class ExplainedPrediction(Prediction, frozen=True, gc=False):
 
 
 class Intervals(Struct, frozen=True):
-    """The intervals of a batch, a bound for each row."""
+    """The intervals of a batch, two bounds for each row.
+
+    They are null where an input is so far outside training that none can be claimed, as in `Prediction`.
+    """
 
     coverage: float
-    lower: Matrix
-    upper: Matrix
+    lower: Bounds
+    upper: Bounds
 
 
 class BatchPrediction(Struct, frozen=True):
     """The answer for many rows, in their order; `out_of_range` gives row numbers, from 0, by input."""
 
-    predictions: Matrix
+    predictions: Numbers
     interval: Intervals | None
     out_of_range: dict[str, list[int]]
     model: str
@@ -69,7 +83,7 @@ class BatchPrediction(Struct, frozen=True):
 
 
 def encode_numbers(answer: object) -> bytes:
-    """An answer or an array (n,) of finite numbers as JSON, which takes orjson a third of msgspec's time."""
+    """An answer or an array (n,) as JSON, NaN as null; it takes orjson a third of msgspec's time."""
     return orjson.dumps(answer, default=encodable)
 
 

@@ -75,7 +75,9 @@ class Served:
         answer, residuals = self.answerer.answer_row(row), self._interval
         if not answer.is_finite:
             raise overflow([Fault("", "the prediction overflows")])
-        interval = None if residuals is None else Interval(residuals.coverage, answer.lower, answer.upper)
+        interval = None
+        if residuals is not None and answer.lower is not None and answer.upper is not None:
+            interval = Interval(residuals.coverage, answer.lower, answer.upper)
         return Prediction(answer.value, interval, answer.out_of_range, self.name, self.version)
 
     @property

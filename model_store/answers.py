@@ -1,5 +1,7 @@
 """From columns to answers: predictions, their intervals, what is out of range, what float64 cannot hold.
 
+A row with an input far outside the training range (`columns.FAR`) has a prediction, but no interval.
+
 One function answers columns, whoever asks and in whatever form; another a single row, with the same bits.
 """
 
@@ -14,25 +16,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.columns import Columns, Matrix, Row, out_of_range
+from model_store.columns import Columns, Matrix, Row, far_rows, out_of_range
 from model_store.predictor import Predictor
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """One row's prediction and its interval's bounds, in the target's unit, and the inputs out of range.
 
-    Without an interval both bounds are the prediction.
+    Both bounds are None if the model has no interval, or if an input is so far outside training that none
+    can be claimed.
     """
 
     value: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
     out_of_range: list[str]
 
     @property
     def is_finite(self) -> bool:
         """Whether float64 could hold all of it."""
         value, lower, upper = self.value, self.lower, self.upper
+        if lower is None or upper is None:
+            return isfinite(value)
         # The sum is finite if all are, unless they are so large that each has to be looked at.
         return isfinite(lower + value + upper) or all(map(isfinite, (lower, value, upper)))
 
@@ -41,7 +46,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Answers:
     """n rows' predictions and their intervals' bounds, each (n,), in the target's unit.
 
-    Without an interval both bounds are None. `out_of_range` gives row numbers, from 0, by input.
+    If the model has no interval, both bounds are None; they are NaN for a row with an input so far outside
+    training that none can be claimed. `out_of_range` gives row numbers, from 0, by input.
     """
 
     values: Matrix
@@ -55,7 +61,7 @@ class Answers:
         finite = np.isfinite(self.values)
         for bound in (self.lower, self.upper):
             if bound is not None:
-                finite &= np.isfinite(bound)
+                finite &= ~np.isinf(bound)
         return finite
 
 
@@ -85,6 +91,11 @@ class Answerer:
             for index, feature in enumerate(self._features)
             if (ranger := feature.row_ranger())
         ]
+        self._far_rangers = [
+            (index, ranger)
+            for index, feature in enumerate(self._features)
+            if (ranger := feature.far_ranger())
+        ]
 
     def answer(self, columns: Columns) -> Answers:
         """Answer n rows, given as columns (n,) of accepted values; raises KeyError for a missing column.
@@ -93,12 +104,14 @@ class Answerer:
         training range may overflow to an infinity: the caller decides what that means.
         """
         outputs, residuals = self._predictor.outputs(columns), self._residuals
+        outside = out_of_range(self._features, columns)
         lower = upper = None
         if residuals is not None:
             bounds = (outputs + residual for residual in residuals)
             lower, upper = map(self._target.untransformed, bounds)
-        values = self._target.untransformed(outputs)
-        return Answers(values, lower, upper, out_of_range(self._features, columns))
+            far = far_rows(self._features, columns, outside)
+            lower[far] = upper[far] = np.nan
+        return Answers(self._target.untransformed(outputs), lower, upper, outside)
 
     def answer_row(self, row: Row) -> Answer:
         """Answer one row, its values in the features' order: the same bits as `answer`."""
@@ -109,7 +122,12 @@ class Answerer:
         if self._is_transformed:
             lower, value, upper = map(float, map(self._target.untransformed, (lower, value, upper)))
         outside = [name for index, name, is_outside in self._rangers if is_outside(row[index])]
+        if residuals is None or (outside and self._is_far(row)):
+            return Answer(value, None, None, outside)
         return Answer(value, lower, upper, outside)
+
+    def _is_far(self, row: Row) -> bool:
+        return any(is_far(row[index]) for index, is_far in self._far_rangers)
 
     def tenth(self, value: float) -> int:
         """The tenth of the training target, from 0, in which a prediction lies."""

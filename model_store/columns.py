@@ -41,6 +41,9 @@ DateFormat = Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_le
 RowEncoder: TypeAlias = Callable[[Any], float] | Callable[[Any], Sequence[float]]
 
 LARGEST = sys.float_info.max
+# A value is far outside training if it is beyond the least or the greatest by more than this share of the
+# distance between them. How far a model errs there, no row has shown: no interval is claimed.
+FAR = 0.1
 MOST_NAMED, LONGEST_NAMED = 5, 40
 MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
 TRUTHS = {"true": True, "false": False}
@@ -182,6 +185,14 @@ class Kind(Part):
     def row_ranger(self) -> Callable[[Any], bool] | None:
         """What tells whether one accepted value lies outside the training range; None if none can."""
 
+    def far(self, _column: Column, _outside: Sequence[int]) -> Positions:
+        """Those of the positions of `outside` whose values lie far outside the training range."""
+        return NOWHERE
+
+    def far_ranger(self) -> Callable[[Any], bool] | None:
+        """What tells whether one accepted value lies far outside the training range; None if none can."""
+        return None
+
 
 class Measured(Range, Kind):
     """What is measured reaches the network as (x - mean) / std, in its first column."""
@@ -204,13 +215,26 @@ class Measured(Range, Kind):
         """The positions in a column (n,) of what is below the least or above the greatest of training."""
         return np.flatnonzero(self._beyond()(self.column(column)))
 
+    def far(self, column: Column, outside: Sequence[int]) -> Positions:
+        """Those of the positions of `outside` that are beyond training by more than `FAR` of its range."""
+        chosen: Positions = np.asarray(outside, dtype=np.intp)
+        is_far: NDArray[np.bool_] = self._far_beyond()(self.column(column)[chosen])
+        return chosen[is_far]
+
+    @abstractmethod
+    def far_ranger(self) -> Callable[[Any], bool]:
+        """Whether one value, if it is there, is beyond training by more than `FAR` of its range."""
+
     def _z_score(self) -> Callable[[Any], Any]:
         mean, std = self.mean, self.std
         return lambda x: (x - mean) / std
 
     def _beyond(self) -> Callable[[Any], Any]:
-        minimum, maximum = self.minimum, self.maximum
-        return lambda x: (x < minimum) | (x > maximum)
+        return beyond(self.minimum, self.maximum)
+
+    def _far_beyond(self) -> Callable[[Any], Any]:
+        reach = FAR * (self.maximum - self.minimum)
+        return beyond(self.minimum - reach, self.maximum + reach)
 
 
 class NumericFeature(Measured):
@@ -339,8 +363,14 @@ class NumericFeature(Measured):
 
     def row_ranger(self) -> Callable[[Any], bool]:
         """Whether a number, if it is there, is below the least or above the greatest of training."""
-        beyond = self._beyond()
-        return beyond if self.fill is None else lambda x: x is not None and beyond(x)
+        return self._if_there(self._beyond())
+
+    def far_ranger(self) -> Callable[[Any], bool]:
+        """Whether a number, if it is there, is beyond training by more than `FAR` of its range."""
+        return self._if_there(self._far_beyond())
+
+    def _if_there(self, tells: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        return tells if self.fill is None else lambda x: x is not None and tells(x)
 
 
 class DateFeature(Measured):
@@ -511,13 +541,18 @@ class DateFeature(Measured):
 
     def row_ranger(self) -> Callable[[Any], bool]:
         """Whether a date is before the first or after the last, or of a month, weekday or hour never seen."""
-        beyond, read, parts = self._beyond(), self._days, list(self._levels())
+        is_beyond, read, parts = self._beyond(), self._days, list(self._levels())
 
         def is_outside(value: Any) -> bool:
             days = read(value)
-            return beyond(days) or not all(rows[int(of(days))] for of, rows in parts)
+            return is_beyond(days) or not all(rows[int(of(days))] for of, rows in parts)
 
         return is_outside
+
+    def far_ranger(self) -> Callable[[Any], bool]:
+        """Whether a date is beyond training by more than `FAR` of its range."""
+        is_far, read = self._far_beyond(), self._days
+        return lambda value: is_far(read(value))
 
     def _levels(self) -> Iterator[tuple[Callable[[Any], Any], tuple[int, ...]]]:
         """What numbers the values of each part, and the training rows of each of them."""
@@ -870,6 +905,18 @@ def out_of_range(features: Iterable[Feature], columns: Columns) -> dict[str, lis
     return {name: rows for name, rows in outside.items() if rows}
 
 
+def far_rows(
+    features: Iterable[Feature], columns: Columns, outside: Mapping[str, Sequence[int]]
+) -> Positions:
+    """Those of the rows that `out_of_range` found at which a column (n,) is far outside training's range.
+
+    They are in no order, and a row may come more than once.
+    """
+    concerned = (feature for feature in features if feature.name in outside)
+    far = (feature.far(columns[feature.name], outside[feature.name]) for feature in concerned)
+    return np.concatenate([NOWHERE, *far])
+
+
 def example_row(features: Iterable[Feature]) -> dict[str, float | str | bool]:
     """A row that is answered."""
     return {feature.name: feature.plain_example for feature in features}
@@ -903,6 +950,11 @@ def with_shares(levels: Sequence[tuple[str, int]]) -> str:
 def short(number: float) -> str:
     """Six significant digits, without an exponent up to a trillion."""
     return f"{float(f'{number:.6g}'):,.12g}"
+
+
+def beyond(least: float, greatest: float) -> Callable[[Any], Any]:
+    """What tells whether a float, or each of an array, is below the least or above the greatest."""
+    return lambda x: (x < least) | (x > greatest)
 
 
 def is_some_text(text: str) -> bool:

@@ -64,9 +64,11 @@ def test_a_row_is_answered_with_the_bits_of_a_batch(
     batch = answering.answer(columns_of(rows))
     for k, row in enumerate(rows):
         answer = answering.answer_row([row[feature.name] for feature in FEATURES])
-        bounds = [batch.values if bound is None else bound for bound in (batch.lower, batch.upper)]
-        together = np.array([batch.values[k], bounds[0][k], bounds[1][k]])
-        assert np.array([answer.value, answer.lower, answer.upper]).tobytes() == together.tobytes()
+        together = [
+            np.nan if bound is None else bound[k] for bound in (batch.values, batch.lower, batch.upper)
+        ]
+        alone = [np.nan if bound is None else bound for bound in (answer.value, answer.lower, answer.upper)]
+        assert np.array(alone).tobytes() == np.array(together).tobytes()
         assert answer.out_of_range == [name for name, outside in batch.out_of_range.items() if k in outside]
         assert answer.is_finite == batch.finite[k]
 
@@ -79,12 +81,46 @@ def test_a_row_is_answered_with_the_bits_of_a_batch(
         ((float("inf"), 0.0, 1.0), False),
         ((1.0, float("-inf"), float("inf")), False),
         ((float("nan"), 0.0, 1.0), False),
+        ((1.0, None, None), True),
+        ((float("-inf"), None, None), False),
     ],
 )
 def test_an_answer_is_finite_if_all_of_its_numbers_are(
-    numbers: tuple[float, float, float], finite: bool
+    numbers: tuple[float, float | None, float | None], finite: bool
 ) -> None:
     assert Answer(*numbers, []).is_finite == finite
+
+
+@models
+def test_no_interval_is_claimed_where_an_input_is_far_outside_training(
+    network: Linear | Mlp, target: Target, interval: ResidualQuantiles | None
+) -> None:
+    near, far = (
+        {**toy_rows(1)[0], POWER.name: 326.0},
+        {**toy_rows(1)[0], POWER.name: np.nextafter(326.0, 400)},
+    )
+    rows = [near, far, *toy_rows(3), {**near, AGE.name: -1e300}]
+    answering = answerer(network, target, interval)
+    batch = answering.answer(columns_of(rows))
+    assert batch.out_of_range == {AGE.name: [5], POWER.name: [0, 1, 5]}
+    for bound in (batch.lower, batch.upper):
+        assert bound is None or np.isnan(bound).tolist() == [False, True, False, False, False, True]
+    answer = answering.answer_row([far[feature.name] for feature in FEATURES])
+    assert (answer.value, answer.lower, answer.upper) == (batch.values[1], None, None)
+    assert answer.out_of_range == [POWER.name]
+
+
+def test_bounds_that_overflow_are_no_reason_to_refuse_a_row_that_has_none() -> None:
+    weights = toy_weights(Linear(), 5)
+    weights["layers.0.weight"][:], weights["layers.0.bias"][:] = 0.0, 708.5
+    description = toy_description().model_copy(update={"target": LOG})
+    answering = Answerer(Predictor(description, weights))
+    rows = [{**toy_rows(1)[0], AGE.name: age} for age in (AGE.example, 1e6)]
+    batch = answering.answer(columns_of(rows))
+    assert batch.values.tolist() == [np.exp(708.5)] * 2
+    assert batch.finite.tolist() == [False, True]
+    for k, row in enumerate(rows):
+        assert answering.answer_row([row[feature.name] for feature in FEATURES]).is_finite == batch.finite[k]
 
 
 def test_a_tally_counts_each_tenth_of_what_float64_holds_and_each_input_out_of_range() -> None:

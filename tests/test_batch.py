@@ -61,6 +61,23 @@ def test_every_row_of_a_batch_gets_its_own_interval(toy: httpx.Client) -> None:
     }
 
 
+@pytest.mark.parametrize("count", [1, 3000])
+@pytest.mark.parametrize("form", ["instances", "columns"])
+def test_a_row_of_a_batch_far_outside_training_has_no_bounds(
+    toy: httpx.Client, form: str, count: int
+) -> None:
+    ages = [4.0, 1e6, -0.44, -0.46, 10.94, 10.96, -1e300]
+    rows = [{**toy_rows(1)[0], AGE.name: age, POWER.name: 326.0} for age in ages] * count
+    answer = predict(toy, {form: rows if form == "instances" else as_columns(rows)})
+    is_far = [False, True, False, True, False, True, True] * count
+    told = list(zip(answer["predictions"], is_far, strict=True))
+    assert answer["interval"] == {
+        "coverage": 0.9,
+        "lower": [None if is_far else prediction - 1.5 for prediction, is_far in told],
+        "upper": [None if is_far else prediction + 2.5 for prediction, is_far in told],
+    }
+
+
 def test_a_batch_names_the_model_and_the_version(toy: httpx.Client) -> None:
     answer = predict(toy, {"instances": [ROW]})
     assert (answer["model"], answer["version"]) == ("toy", "1")

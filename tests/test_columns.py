@@ -21,6 +21,7 @@ from model_store.columns import (
     DateFeature,
     Feature,
     encode,
+    far_rows,
     out_of_range,
     read_columns,
 )
@@ -254,6 +255,47 @@ def test_a_row_is_out_of_range_where_a_column_is(feature: Feature, data: st.Data
     is_outside = feature.row_ranger() or (lambda _value: False)
     outside = [k for k, value in enumerate(values) if is_outside(value)]
     assert feature.outside(feature.read(values).column).tolist() == outside
+
+
+@kinds
+@given(data=st.data())
+def test_a_row_is_far_outside_where_a_column_is_and_never_within(
+    feature: Feature, data: st.DataObject
+) -> None:
+    values = data.draw(taken_values(feature))
+    column = feature.read(values).column
+    is_far = feature.far_ranger() or (lambda _value: False)
+    far = [k for k, value in enumerate(values) if is_far(value)]
+    assert feature.far(column, feature.outside(column).tolist()).tolist() == far
+
+
+# The borders, a tenth of the range beyond it: 14 and 326; -0.45 and 10.95; 17464.5125 and 17902.3625 days,
+# 2017-10-25 at 12:18 and 2019-01-06 at 8:42; 2317.2 and 18334.8 days, on 1976-05-06 and 2020-03-13.
+@pytest.mark.parametrize(
+    ("feature", "near", "far"),
+    [
+        (POWER, [14.0, 39.9, 300.1, 326.0], [np.nextafter(14.0, 0), np.nextafter(326.0, 400), -1e308, 1e308]),
+        (KM, [None, -0.449, 10.949], [-0.451, 10.951]),
+        (
+            SOLD,
+            ["2017-10-25T12:18:01", "2018-04-10T11:00:00", "2019-01-06T08:41:59"],
+            ["2017-10-25T12:17:59", "2019-01-06T08:42:01", "2019-04-10", "1970-01-01", "9999-12-31"],
+        ),
+        (BUILT, ["07/05/1976", "2020-03-13"], ["06/05/1976", "14/03/2020"]),
+        (PORT, [None, "Werft"], []),
+        (COLOUR, [None, "mauve"], []),
+        (HYBRID, [None], []),
+    ],
+    ids=["number", "filled", "moment", "date", "rare category", "level not in training", "boolean"],
+)
+def test_far_outside_is_beyond_by_more_than_a_tenth_of_the_range(
+    feature: Feature, near: list[Any], far: list[Any]
+) -> None:
+    column = feature.read([*near, *far]).column
+    rows = far_rows([feature], {feature.name: column}, out_of_range([feature], {feature.name: column}))
+    assert sorted(rows.tolist()) == list(range(len(near), len(near) + len(far)))
+    is_far = feature.far_ranger() or (lambda _value: False)
+    assert [bool(is_far(value)) for value in [*near, *far]] == [False] * len(near) + [True] * len(far)
 
 
 @pytest.mark.parametrize(

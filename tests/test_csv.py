@@ -55,7 +55,7 @@ def table(content: bytes) -> list[dict[str, str]]:
 def expected(client: httpx.Client, row: dict[str, Any]) -> dict[str, str]:
     """What /predict answers, its numbers as the text they were sent in."""
     answer = json.loads(client.post("/predict", json=row).text, parse_float=str, parse_int=str)
-    interval = answer["interval"]
+    interval = answer["interval"] or {"lower": "", "upper": ""}
     numbers = {"prediction": answer["prediction"], "lower": interval["lower"], "upper": interval["upper"]}
     return {**numbers, "error": ""}
 
@@ -299,6 +299,14 @@ def test_a_missing_number_is_filled_where_the_model_has_a_filling(store: Store) 
         answers = table(post(client, "\n".join([HEADER, *(f"{cell},90.5,diesel" for cell in cells)])))
         null = expected(client, {AGE.name: None, POWER.name: 90.5, FUEL.name: "diesel"})
     assert [added(answer) for answer in answers] == [null] * len(cells)
+
+
+def test_a_row_far_outside_training_has_empty_bounds(toy: httpx.Client) -> None:
+    rows = [{AGE.name: age, POWER.name: 90.5, FUEL.name: "diesel"} for age in (4.0, 10.94, 10.96, -1e9)]
+    answers = [added(answer) for answer in table(post(toy, as_csv(rows)))]
+    assert answers == [expected(toy, row) for row in rows]
+    assert [answer["lower"] == answer["upper"] == "" for answer in answers] == [False, False, True, True]
+    assert all(answer["prediction"] for answer in answers)
 
 
 def test_a_row_that_overflows_the_model_spoils_itself_alone(toy: httpx.Client) -> None:

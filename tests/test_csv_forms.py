@@ -1,7 +1,9 @@
 """What a table of any form is answered with: in its own form, or with a refusal that says what to send."""
 
+import numpy as np
 import pytest
 
+from app.csv_stream import numbers_as_text
 from app.refusals import Refused
 from app.serving import Served
 from model_store.columns import CategoricalFeature, Category, NumericFeature
@@ -49,6 +51,19 @@ def refusal(content: bytes, media_type: str = "text/csv", form: Form | None = No
 )
 def test_a_table_is_answered_in_its_own_form(sent: str, answered: str) -> None:
     assert answer(sent) == ("text/csv; charset=utf-8", answered)
+
+
+@pytest.mark.parametrize(
+    ("form", "cells"),
+    [
+        (Form(), ["2.5", "", "-1e+300"]),
+        (GERMAN, ["2,5", "", "-1e+300"]),
+        (Form(decimal=","), ['"2,5"', "", '"-1e+300"']),
+    ],
+)
+def test_a_bound_that_is_not_claimed_is_an_empty_cell_in_any_form(form: Form, cells: list[str]) -> None:
+    assert numbers_as_text(np.array([2.5, np.nan, -1e300]), form) == cells
+    assert numbers_as_text(np.array([np.nan]), form) == [""]
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,10 @@ assert (type(problem).__name__, type(health).__name__) == ("Problem", "Health")
 TELL = """
 print(json.dumps({
     "rows": [
-        [answer.prediction, answer.interval.lower, answer.interval.upper, answer.out_of_range, answer.version]
-        for answer in answers
+        [answer.prediction, answer.out_of_range, answer.version] for answer in answers
+    ],
+    "intervals": [
+        answer.interval and [answer.interval.lower, answer.interval.upper] for answer in answers
     ],
     "explained": [explained.prediction, explained.baseline],
     "batch": [batch.predictions, batch.interval.lower, batch.interval.upper, batch.version],
@@ -134,12 +136,11 @@ def expected(url: str) -> dict[str, Any]:
         served, health = client.get("/model").json(), client.get("/readyz").json()
         problem = client.post("/predict", json=ROW | {AGE.name: "old"}).json()
     assert answers[1]["out_of_range"] == [AGE.name]
+    assert [answer["interval"] is None for answer in answers] == [False, True]
     assert problem["status"] == 422
     return {
-        "rows": [
-            [a["prediction"], a["interval"]["lower"], a["interval"]["upper"], a["out_of_range"], a["version"]]
-            for a in answers
-        ],
+        "rows": [[a["prediction"], a["out_of_range"], a["version"]] for a in answers],
+        "intervals": [a["interval"] and [a["interval"]["lower"], a["interval"]["upper"]] for a in answers],
         "explained": [explained["prediction"], explained["baseline"]],
         "batch": [
             batch["predictions"],

@@ -141,6 +141,30 @@ def test_what_training_did_not_have_is_answered_and_named(
     assert answer.json()["out_of_range"] == outside
 
 
+def test_a_row_far_outside_training_has_no_interval_in_any_form(client: httpx.Client) -> None:
+    near = [
+        ("km", 4),
+        ("km", None),
+        ("km", 10.9),
+        ("colour", None),
+        ("sold", "2018-04-10"),
+        ("built", "2020-03-13"),
+    ]
+    far = [("km", 11), ("km", -0.5), ("sold", "2019-01-07"), ("sold", "2017-10-25"), ("built", "14/03/2020")]
+    rows = [ROW | {name: value} for name, value in (*near, *far)]
+    unclaimed = [False] * len(near) + [True] * len(far)
+    alone = [client.post("/predict", json=row).json() for row in rows]
+    assert [answer["interval"] is None for answer in alone] == unclaimed
+    lower, upper = ([(a["interval"] or {}).get(bound) for a in alone] for bound in ("lower", "upper"))
+    for body in ({"instances": rows}, in_columns(rows)):
+        together = client.post("/predict/batch", json=body).json()
+        assert together["interval"] == {"coverage": 0.9, "lower": lower, "upper": upper}
+    table = client.post("/predict/batch", content=as_csv(rows), headers={"Content-Type": "text/csv"}).text
+    answers = list(csv.DictReader(io.StringIO(table)))
+    assert [row["lower"] and float(row["lower"]) for row in answers] == [bound or "" for bound in lower]
+    assert [row["upper"] and float(row["upper"]) for row in answers] == [bound or "" for bound in upper]
+
+
 def test_inputs_out_of_range_are_counted_in_a_csv_as_alone(client: httpx.Client) -> None:
     def counted() -> float:
         lines = client.get("/metrics").text.splitlines()

@@ -59,7 +59,15 @@ def same(client: httpx.Client, body: str | bytes, headers: dict[str, str] | None
     return fast
 
 
-numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9)
+# About the borders of both ranges and of what is far outside them.
+BORDERS = [0.5, 10.0, -0.45, 10.95, 40.0, 300.0, 14.0, 326.0]
+numbers = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(10**9), 10**9)
+    | st.sampled_from(
+        [near for x in BORDERS for near in (math.nextafter(x, -1e9), x, math.nextafter(x, 1e9))]
+    )
+)
 rows = st.fixed_dictionaries(
     {AGE.name: numbers | st.none(), POWER.name: numbers, FUEL.name: st.sampled_from([*FUEL.values, "wood"])}
 )
@@ -79,10 +87,10 @@ def test_a_row_gets_the_same_bits_alone_and_in_a_batch(toy: httpx.Client, row: d
     assert alone.status_code == batch.status_code
     if alone.status_code == 200:
         assert batch.json()["predictions"] == [alone.json()["prediction"]] * 3
-        interval = alone.json()["interval"]
-        assert (batch.json()["interval"] or {}).get("lower", [None] * 3) == [
-            interval and interval["lower"]
-        ] * 3
+        interval = alone.json()["interval"] or {"lower": None, "upper": None}
+        bounds = batch.json()["interval"] or {"lower": [None] * 3, "upper": [None] * 3}
+        assert bounds["lower"] == [interval["lower"]] * 3
+        assert bounds["upper"] == [interval["upper"]] * 3
         assert list(batch.json()["out_of_range"]) == alone.json()["out_of_range"]
 
 

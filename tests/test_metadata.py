@@ -252,6 +252,23 @@ def test_an_answer_has_exactly_the_members_its_schema_requires(
     check_members(document["components"]["schemas"], schema, answer)
 
 
+def test_no_member_of_the_described_model_has_a_default(schemas: dict[str, Any]) -> None:
+    parts = [schemas[name] for name in ("ServedModel", "Target", "Training", "Form", "NumericFeature")]
+    assert not any("default" in member for part in parts for member in part["properties"].values())
+    assert all(part["properties"].keys() == set(part["required"]) for part in parts)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_an_answer_without_bounds_fits_its_schema(
+    toy: httpx.Client, document: dict[str, Any], path: str
+) -> None:
+    row = {AGE.name: 1e6, POWER.name: POWER.example, FUEL.name: FUEL.example}
+    answer = toy.post(path, json=row if path == "/predict" else {"instances": [row]}).json()
+    assert answer["interval"] in (None, {"coverage": 0.9, "lower": [None], "upper": [None]})
+    schema = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    check_members(document["components"]["schemas"], schema, answer)
+
+
 @pytest.mark.parametrize("body", ["{", "{}"])
 def test_a_problem_has_only_members_of_its_schema(
     toy: httpx.Client, schemas: dict[str, Any], body: str

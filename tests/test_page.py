@@ -6,12 +6,13 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from model_store.manifest import Description, Linear
+from model_store.manifest import Description, Linear, ResidualQuantiles
 from model_store.predictor import dump_weights
 from model_store.store import Store
 from tests.browser import Visit, visiting
 from tests.conftest import serving
-from tests.toys import AGE, FEATURES, FUEL, POWER, toy_description, toy_weights
+from tests.in_process import calling
+from tests.toys import AGE, FEATURES, FUEL, POWER, publish_toy, toy_description, toy_weights
 
 ROW = {AGE.name: AGE.example, POWER.name: POWER.example, FUEL.name: FUEL.example}
 
@@ -86,15 +87,25 @@ def test_one_click_shows_the_prediction_that_the_service_gives(visit: Visit) -> 
 
 
 def test_what_is_typed_and_chosen_is_what_is_predicted_and_named_when_out_of_range(visit: Visit) -> None:
-    visit.page.get_by_label(POWER.name).fill("1234.5")
+    visit.page.get_by_label(POWER.name).fill("312.5")
     visit.page.get_by_label(FUEL.name).select_option("a,b")
     text = press(visit)
-    row = ROW | {POWER.name: 1234.5, FUEL.name: "a,b"}
+    row = ROW | {POWER.name: 312.5, FUEL.name: "a,b"}
     assert json.loads(visit.posted[0].post_data or "") == row
     answer = httpx.post(f"{visit.url}/predict", json=row).json()
     assert answer["out_of_range"] == [POWER.name]
     assert text.startswith(shown(answer["prediction"]))
+    assert "% of the time between" in text
     assert text.endswith(f"outside the training range: {POWER.name}")
+    assert visit.complaints == []
+
+
+def test_an_input_far_outside_training_is_named_as_why_there_is_no_interval(visit: Visit) -> None:
+    visit.page.get_by_label(POWER.name).fill("1234.5")
+    text = press(visit)
+    answer = httpx.post(f"{visit.url}/predict", json=ROW | {POWER.name: 1234.5}).json()
+    far = f"outside the training range: {POWER.name}, so far that no interval is claimed"
+    assert text == f"{shown(answer['prediction'])} lakh, {far}"
     assert visit.complaints == []
 
 
@@ -197,6 +208,16 @@ def renamed(names: dict[str, str], **changes: float) -> Description:
         for row in toy.golden
     ]
     return toy.model_copy(update={"features": tuple(features), "golden": tuple(golden)})
+
+
+@pytest.mark.parametrize("interval", [toy_description().interval, None], ids=["interval", "none"])
+def test_only_a_model_with_intervals_says_that_none_is_claimed(
+    store: Store, interval: ResidualQuantiles | None
+) -> None:
+    store.promote("toy", publish_toy(store, interval=interval).version)
+    with calling(store) as client:
+        page = client.get("/", headers={"Accept": "text/html"}).text
+    assert ("no interval is claimed" in page) == (interval is not None)
 
 
 @pytest.fixture

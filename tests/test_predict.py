@@ -116,6 +116,31 @@ def test_a_model_without_an_interval_answers_null(tmp_path: Path) -> None:
         assert predict(client, ROW)["interval"] is None
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict?explain=true"])
+@pytest.mark.parametrize(
+    ("changes", "is_far"),
+    [
+        ({}, False),
+        ({AGE.name: 10.94, POWER.name: 14.0}, False),
+        ({AGE.name: -0.44, POWER.name: 326.0}, False),
+        ({AGE.name: -0.46}, True),
+        ({AGE.name: 10.96}, True),
+        ({AGE.name: 11, POWER.name: 14.0}, True),
+        ({POWER.name: np.nextafter(326.0, 400)}, True),
+        ({POWER.name: -1e300}, True),
+    ],
+)
+def test_no_interval_is_claimed_for_inputs_far_outside_their_training_range(
+    toy: httpx.Client, path: str, changes: Mapping[str, float], is_far: bool
+) -> None:
+    answer = toy.post(path, json={**ROW, **changes}).json()
+    expected = expected_predictions(Linear(), toy_weights(Linear(), 5), [{**ROW, **changes}])[0]
+    assert answer["prediction"] == pytest.approx(expected, rel=1e-12)
+    assert answer["out_of_range"] == list(changes)
+    interval = {"coverage": 0.9, "lower": answer["prediction"] - 1.5, "upper": answer["prediction"] + 2.5}
+    assert answer["interval"] == (None if is_far else interval)
+
+
 @pytest.mark.parametrize(
     ("changes", "outside"),
     [
