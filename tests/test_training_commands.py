@@ -180,13 +180,14 @@ SALES = ("--target", "y", "--feature", "x", "--optimizer", "exact")
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--split", "random"), "on 20 held-out rows\n"),
+        (("--holdout", "0.2"), "on 20 held-out rows\n"),
         (
-            ("--split", "time:sold"),
+            ("--split", "time:sold", "--holdout", "0.2"),
             "on 20 held-out rows, the last in time by sold, from 2018-03-22 on\n",
         ),
-        (("--split", "group:maker"), "on 20 held-out rows, whole groups by maker\n"),
-        (("--cross-validate", "5"), "in 5 folds\n"),
+        (("--split", "group:maker", "--holdout", "0.2"), "on 20 held-out rows, whole groups by maker\n"),
+        ((), "on 100 held-out rows in 5 folds\n"),
+        (("--split", "group:maker"), "on 100 held-out rows in 5 folds, whole groups by maker\n"),
         (
             ("--split", "time:sold", "--cross-validate", "4"),
             "in 4 folds, each later than the rows fitted on by sold, from 2018-01-21 on\n",
@@ -200,9 +201,9 @@ def test_the_rows_that_were_scored_on_are_told_and_shown(
     assert code == 0, errors
     assert sentence in output
     folds = re.search(r"^R² -?\d\.\d+ ± 0\.\d+, .* of [45] folds\)$", output, re.MULTILINE)
-    assert bool(folds) == ("--cross-validate" in more)
+    assert bool(folds) == ("--holdout" not in more)
     shown = run("model_store", "show", "cars", "1", "--store", tmp_path / "models").stdout
-    assert sentence.removeprefix("on 20 held-out rows").strip(", \n") in shown
+    assert re.sub("^on [0-9]+ held-out rows,? ?", "", sentence).strip() in shown
     assert ("of 5 folds" in shown or "of 4 folds" in shown) == bool(folds)
 
 
