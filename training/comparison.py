@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import torch
 
-from model_store.columns import Feature
 from model_store.manifest import Linear
 from training.blocks import Blocks
 from training.comparison_page import Run, Surface, comparison_html
@@ -18,7 +17,7 @@ from training.least_squares import least_squares, solve
 from training.network import FeedForward
 from training.recipe import Optimizer, Recipe
 from training.remarks import Findings
-from training.stability import Unstable, check_batches, full_batch_gram
+from training.stability import full_batch_gram
 from training.statistics import describe_columns
 from training.train import new_network
 
@@ -71,7 +70,7 @@ def compare_optimizers(recipe: Recipe, table: Table) -> Comparison:
     names = [name for name in get_args(Optimizer) if name != "exact"]
     for name in names:
         warm_up(with_optimizer(recipe, name), data)
-    runs = tuple(run(with_optimizer(recipe, name), features, data) for name in names)
+    runs = tuple(run(with_optimizer(recipe, name), data) for name in names)
     optimum = solve(new_network(recipe, data), data).cost
     return Comparison(table.source, runs, optimum, surface(data, optimum) if data.width == 2 else None)
 
@@ -82,11 +81,8 @@ def with_optimizer(recipe: Recipe, optimizer: Optimizer) -> Recipe:
     return recipe.model_copy(update={"schedule": schedule})
 
 
-def run(recipe: Recipe, features: tuple[Feature, ...], data: Blocks) -> Run:
-    """One run, its costs, times and path; for more than one input there is no path.
-
-    It runs even where `fit` would refuse to, so that one can see why.
-    """
+def run(recipe: Recipe, data: Blocks) -> Run:
+    """One run, its costs, times and path; for more than one input there is no path."""
     network = new_network(recipe, data)
     path = [position(network)] if data.width == 2 else []
     seconds: list[float] = []
@@ -105,8 +101,6 @@ def run(recipe: Recipe, features: tuple[Feature, ...], data: Blocks) -> Run:
         history = descend(network, recipe.schedule, data, on_epoch=on_epoch, on_step=on_step).history
     except Diverged as error:
         history, trouble = error.history, str(error)
-    else:
-        trouble = unsteady(recipe, features, data)
     schedule = recipe.schedule
     elapsed = (0.0, *seconds[: len(history) - 1])
     return Run(schedule.optimizer, schedule.learning_rate, history, elapsed, tuple(path), trouble)
@@ -116,15 +110,6 @@ def warm_up(recipe: Recipe, data: Blocks) -> None:
     """Let torch load what an optimizer needs, so that no run is charged for it."""
     network = new_network(recipe, data)
     make_optimizer(recipe.schedule, network).step()
-
-
-def unsteady(recipe: Recipe, features: tuple[Feature, ...], data: Blocks) -> str | None:
-    """What `fit` would say of the recipe's batches, in short."""
-    try:
-        check_batches(recipe, features, data)
-    except Unstable as error:
-        return str(error).partition(". ")[0]
-    return None
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from training.descent import Fitted, OnEpoch, descend, nothing
 from training.encoding import encode_table, encoded_moments
 from training.least_squares import solve
 from training.network import FeedForward
-from training.recipe import Recipe
+from training.recipe import Recipe, Schedule
 from training.splits import hold_out_rows
-from training.stability import check_batches, diagnosed
+from training.stability import diagnosed
 from training.statistics import describe_columns, moments_of_columns
 
 WATCHED = 0.1
@@ -69,10 +69,13 @@ def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model
 
 
 def train_line(recipe: Recipe, features: tuple[Feature, ...], data: Blocks, on_epoch: OnEpoch) -> Fitted:
-    """Descend to a line on encoded rows; raises Unstable, before the first step where that is certain."""
-    check_batches(recipe, features, data)
-    with diagnosed(recipe, features, data):
-        return descend(new_network(recipe, data), recipe.schedule, data, on_epoch=on_epoch)
+    """Descend to a line on encoded rows; raises Unstable."""
+
+    def attempt(schedule: Schedule, on_epoch: OnEpoch = nothing) -> Fitted:
+        return descend(new_network(recipe, data), schedule, data, on_epoch=on_epoch)
+
+    with diagnosed(recipe, features, data, attempt):
+        return attempt(recipe.schedule, on_epoch)
 
 
 def train_mlp(
@@ -99,14 +102,13 @@ def train_mlp(
     def tell(epoch: int, cost: float) -> None:
         on_epoch(epoch, cost * std**2)
 
-    with diagnosed(recipe, features, data):
-        fitted = descend(
-            new_network(recipe, data),
-            recipe.schedule,
-            scaled(data),
-            watch=scaled(watch) if watch else None,
-            on_epoch=tell,
-        )
+    rows, watched = scaled(data), scaled(watch) if watch else None
+
+    def attempt(schedule: Schedule, on_epoch: OnEpoch = nothing) -> Fitted:
+        return descend(new_network(recipe, data), schedule, rows, watch=watched, on_epoch=on_epoch)
+
+    with diagnosed(recipe, features, data, attempt):
+        fitted = attempt(recipe.schedule, tell)
     fitted.network.rescale_outputs(mean, std)
     return replace(fitted, history=tuple(cost * std**2 for cost in fitted.history))
 
