@@ -12,7 +12,7 @@ from training.blocks import Blocks
 from training.data import Table
 from training.descent import Fitted, OnEpoch, descend, nothing
 from training.encoding import encode_table, encoded_moments
-from training.least_squares import solve
+from training.least_squares import Line, solve
 from training.network import FeedForward
 from training.recipe import Recipe, Schedule
 from training.splits import hold_out_rows
@@ -32,7 +32,7 @@ class Model:
     features: tuple[Feature, ...]
     target: Target
     fitted: Fitted
-    line: Fitted
+    line: Line
 
     def predict(self, columns: Columns) -> Matrix:
         """torch's predictions for n raw rows, (n,), in the target's unit.
@@ -55,17 +55,24 @@ def train(recipe: Recipe, table: Table, *, on_epoch: OnEpoch = nothing) -> Model
     """
     features, target = describe_columns(table)
     data = encode_table(recipe, features, table)
-    line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
+    line = solve_line(recipe, features, table, data)
     if isinstance(recipe.network, Mlp):
         fitted = train_mlp(recipe, features, data, on_epoch=on_epoch)
     elif recipe.schedule.optimizer == "exact":
         fitted = line
     else:
         fitted = train_line(recipe, features, data, on_epoch)
-    if recipe.schedule.normalize == "none":
-        for network in {fitted.network, line.network}:
-            network.rescale_inputs(*encoded_moments(features))
+    if recipe.schedule.normalize == "none" and fitted is not line:
+        fitted.network.rescale_inputs(*encoded_moments(features))
     return Model(features, target, fitted, line)
+
+
+def solve_line(recipe: Recipe, features: tuple[Feature, ...], table: Table, data: Blocks) -> Line:
+    """The least-squares line of z-scores, even where `data`, the encoded rows to descend on, are not."""
+    if recipe.schedule.normalize == "none":
+        schedule = recipe.schedule.model_copy(update={"normalize": "z-score"})
+        data = encode_table(recipe.model_copy(update={"schedule": schedule}), features, table)
+    return solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
 
 
 def train_line(recipe: Recipe, features: tuple[Feature, ...], data: Blocks, on_epoch: OnEpoch) -> Fitted:
