@@ -56,8 +56,8 @@ def test_the_first_model_comes_out_as_published(cars: Path, tmp_path: Path) -> N
     )
     output = result.stdout
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.search(r"^W = -0\.129 ", output, re.MULTILINE)
-    assert re.search(r"^b = 9\.479$", output, re.MULTILINE)
+    assert re.search(r"^W = -0\.129 ± 0\.\d+  \(z-score", output, re.MULTILINE)
+    assert re.search(r"^b = 9\.479 ± 0\.\d+$", output, re.MULTILINE)
     costs = [float(cost) for cost in re.findall(r"cost +([\d.]+)$", output, re.MULTILINE)]
     assert len(costs) > 8
     assert costs == sorted(costs, reverse=True)

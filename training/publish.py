@@ -20,6 +20,7 @@ from model_store.manifest import (
     SCHEMA_VERSION,
     Description,
     GoldenRow,
+    Linear,
     Manifest,
     Training,
 )
@@ -33,6 +34,7 @@ from training.remarks import Findings
 from training.report import Evidence, report_html
 from training.statistics import sampled
 from training.train import Model
+from training.weights import rank_warning, weights_of
 
 LIBRARIES = ("numpy", "pandas", "torch")
 MOST_RANDOM_ROWS = 10_000
@@ -76,6 +78,8 @@ def publish(
         answers=Answerer(Predictor(description, tensors)).answer(columns),
         findings=findings,
         command=command,
+        weights=weights_of(model),
+        rank_warning=rank_warning(model),
     )
     return store.publish(
         description,
@@ -90,7 +94,7 @@ def publish(
 
 def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
     """How the weights came about."""
-    schedule = recipe.schedule
+    schedule, is_line = recipe.schedule, isinstance(recipe.network, Linear)
     libraries = {library: version(library) for library in LIBRARIES}
     return Training(
         optimizer=schedule.optimizer,
@@ -108,6 +112,8 @@ def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
         rows=table.rows,
         cost=model.fitted.cost,
         optimum=model.line.cost,
+        rank=model.line.rank if is_line else None,
+        condition=model.line.condition if is_line else None,
         data_sha256=table.sha256,
         form=table.form,
         libraries={"python": platform.python_version(), **libraries},
