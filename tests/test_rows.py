@@ -15,7 +15,7 @@ from training.descent import Diverged, descend
 from training.least_squares import least_squares, solve
 from training.recipe import Optimizer, Schedule
 from training.rows import Rows, mean_squared_error
-from training.stability import full_batch_bound, worst_batch_bound
+from training.stability import full_batch_bound
 
 ROWS = 300
 COUNTS: Matrix = np.random.default_rng(8).integers(1, 5, ROWS).astype(np.float64)
@@ -111,15 +111,3 @@ def test_the_weighted_bound_parts_descents_that_converge_from_those_that_diverge
     assert line(descend(network(), below, data).network) == pytest.approx(optimum, abs=1e-8)
     with pytest.raises(Diverged):
         descend(network(), above, data)
-
-
-def test_the_worst_batchs_bound_is_that_of_its_weighted_rows() -> None:
-    counts = np.where(np.arange(ROWS) == 7, 60.0, 1.0)
-    shares, order = counts / counts.mean(), shuffled_rows(seed=0)
-    design = np.column_stack([xy(ROWS)[0], np.ones(ROWS)])
-    rates = [
-        1 / np.linalg.eigvalsh((design[batch].T * shares[batch]) @ design[batch] / 50).max()
-        for batch in np.split(order, 6)
-    ]
-    asked = Schedule(optimizer="sgd", batch_size=50, seed=0)
-    assert worst_batch_bound(asked, weighted(counts)).learning_rate == pytest.approx(min(rates), rel=1e-12)

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
-from model_store.columns import DateFeature, Feature, NumericFeature
 from model_store.manifest import Linear, Manifest, Metrics
 from model_store.tables import folds_text, score_table
 from training.comparison import Comparison
@@ -19,6 +18,7 @@ from training.publish import Learned
 from training.recipe import Recipe
 from training.remarks import Remark
 from training.train import Model
+from training.weights import Weight, most_rank, rank_warning, weights_of
 
 MOST_WEIGHTS = 40
 
@@ -87,15 +87,29 @@ class Narrator:
 
     def model(self, model: Model, recipe: Recipe) -> None:
         """The weights of a line, and how far the cost is from the least that any line reaches."""
-        if isinstance(recipe.network, Linear):
-            for column, weight in list(named_weights(model).items())[:MOST_WEIGHTS]:
-                self.say(f"W = {weight:.3f}  ({column})")
-            self.say(f"b = {model.fitted.network.tensors()['layers.0.bias'][0]:.3f}")
+        is_line = isinstance(recipe.network, Linear)
+        if is_line:
+            self.weights(model)
         if model.target.estimate == "median":
             self.say("it predicts medians: half of the actual values lie above. --predicts mean gives means")
         self.say(f"cost {model.fitted.cost:.6f} after {model.fitted.epochs} epochs")
-        apart = model.fitted.cost - model.line.cost
-        self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")
+        if model.fitted is not model.line:
+            apart = model.fitted.cost - model.line.cost
+            self.say(f"  {abs(apart):.1e} {'below' if apart < 0 else 'above'} the exact least-squares line's")
+        if is_line:
+            rank, condition = model.line.rank, model.line.condition
+            self.say(f"  rank {rank} of {most_rank(model)}, condition number {condition:.3g}")
+            if found := rank_warning(model):
+                self.say(f"  {found}.")
+
+    def weights(self, model: Model) -> None:
+        """The weights of a line, each with its standard error if it has one."""
+        *weights, bias = weights_of(model)
+        for weight in weights[:MOST_WEIGHTS]:
+            self.say(f"W = {weight.value:.3f}{plus_minus(weight)}  ({weight.name})")
+        self.say(f"b = {bias.value:.3f}{plus_minus(bias)}")
+        if any(weight.error is not None for weight in weights[:MOST_WEIGHTS]):
+            self.say("  (± one standard error)")
 
     def metrics(self, metrics: Metrics, recipe: Recipe) -> None:
         """The held-out scores beside the baselines, and how they vary over folds."""
@@ -109,39 +123,36 @@ class Narrator:
     def comparison(self, comparison: Comparison) -> None:
         """How far each optimizer came, and how fast."""
         grid = Grid("optimizer", box=None, pad_edge=False)
-        for heading in ("final cost", "above the optimum", "seconds"):
+        for heading in ("learning rate", "held-out R²", "final cost", "above the optimum", "seconds"):
             grid.add_column(heading, justify="right")
         grid.add_column("")
         for run in comparison.runs:
             above = run.history[-1] - comparison.optimum
             seconds = f"{run.seconds[-1]:.3f}"
-            grid.add_row(run.optimizer, f"{run.history[-1]:.6g}", f"{above:.2g}", seconds, run.trouble or "")
+            rate, r2 = f"{run.learning_rate:g}", "–" if run.r2 is None else f"{run.r2:.4f}"
+            costs = f"{run.history[-1]:.6g}", f"{above:.2g}"
+            grid.add_row(run.optimizer, rate, r2, *costs, seconds, run.trouble or "")
         self.console.print(grid)
 
 
-def named_weights(model: Model) -> dict[str, float]:
-    """The weights of a line by input, or by input and category."""
-    names = [name for feature in model.features for name in weight_names(feature)]
-    weights = model.fitted.network.tensors()["layers.0.weight"][0]
-    return dict(zip(names, weights.tolist(), strict=True))
-
-
-def weight_names(feature: Feature) -> Iterator[str]:
-    """What the weights of an input are for, in their order."""
-    first, *others = feature.labels
-    if isinstance(feature, NumericFeature | DateFeature):
-        first = f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}"
-    yield from (first, *others)
+def plus_minus(weight: Weight) -> str:
+    """How sure a weight is, as in ' ± 0.144'."""
+    return "" if weight.error is None else f" ± {weight.error:.3g}"
 
 
 def facts(manifest: Manifest, learned: Learned, *, promoted: bool) -> dict[str, object]:
     """What `--json` prints of a published version."""
-    fitted = learned.model.fitted
-    network = fitted.network.tensors()
+    model = learned.model
+    network = model.fitted.network.tensors()
+    errors = [weight.error for weight in weights_of(model)]
     return {
         **manifest.model_dump(mode="json", exclude={"golden", "files", "schema_version"}),
         "promoted": promoted,
         "weights": {name: tensor.tolist() for name, tensor in network.items()},
-        "history": fitted.history,
+        "standard_errors": {"layers.0.weight": [errors[:-1]], "layers.0.bias": errors[-1:]}
+        if errors
+        else None,
+        "rank_warning": rank_warning(model),
+        "history": model.fitted.history,
         **learned.findings.facts(),
     }

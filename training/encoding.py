@@ -13,11 +13,8 @@ from training.recipe import Recipe
 def encode_table(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Blocks:
     """The table as the network sees it, (rows, total width + 1), the target or its logarithm last.
 
-    Numbers are z-scores, or as they are where the recipe does not normalise. Each category is a column. The
-    rows keep their weights.
+    Numbers are z-scores, each category is a column. The rows keep their weights.
     """
-    if recipe.schedule.normalize == "none":
-        features = tuple(as_raw(feature) for feature in features)
     width = sum(feature.width for feature in features) + 1
     return Blocks(encoded(recipe, features, table), width, table.blocks.weights)
 

@@ -21,6 +21,7 @@ from model_store.manifest import (
     SCHEMA_VERSION,
     Description,
     GoldenRow,
+    Linear,
     Manifest,
     ResidualQuantiles,
     Training,
@@ -35,6 +36,7 @@ from training.remarks import Findings
 from training.report import Evidence, report_html
 from training.statistics import sampled
 from training.train import Model
+from training.weights import rank_warning, weights_of
 
 LIBRARIES = ("numpy", "pandas", "torch")
 MOST_RANDOM_ROWS = 10_000
@@ -86,6 +88,8 @@ def publish(store: Store, file: RecipeFile, learned: Learned, command: str | Non
         answers=Answerer(Predictor(description, tensors)).answer(columns),
         findings=learned.findings,
         command=command,
+        weights=weights_of(model),
+        rank_warning=rank_warning(model),
     )
     return store.publish(
         description,
@@ -102,6 +106,7 @@ def describe_training(learned: Learned) -> Training:
     """How the weights came about."""
     recipe, table, model = learned.recipe, learned.table, learned.model
     schedule, folds = recipe.schedule, learned.held_out and learned.held_out.metrics.folds
+    is_line = isinstance(recipe.network, Linear)
     libraries = {library: version(library) for library in LIBRARIES}
     return Training(
         optimizer=schedule.optimizer,
@@ -119,6 +124,8 @@ def describe_training(learned: Learned) -> Training:
         rows=table.rows,
         cost=model.fitted.cost,
         optimum=model.line.cost,
+        rank=model.line.rank if is_line else None,
+        condition=model.line.condition if is_line else None,
         data_sha256=table.sha256,
         form=table.form,
         libraries={"python": platform.python_version(), **libraries},

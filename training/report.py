@@ -40,6 +40,7 @@ from training.drawing import (
     window,
 )
 from training.remarks import Findings
+from training.weights import Weight
 
 MOST_SAMPLED, MOST_PICTURED, MOST_CATEGORIES, MOST_NAMED = 200_000, 40, 12, 5
 
@@ -51,7 +52,8 @@ class Evidence:
     `history` is the cost (mean squared error) after 0, 1, 2 … epochs and `optimum` the least that any line
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
     `inputs` are raw training rows, a column a feature, `target` and `answers` belong to them. `findings`
-    tell of the table; `command` makes the version again, if there is one.
+    tell of the table; `command` makes the version again, if there is one. `weights` are a line's, of which
+    `rank_warning` says which the rows do not tell apart.
     """
 
     history: tuple[float, ...]
@@ -63,6 +65,8 @@ class Evidence:
     answers: Answers
     findings: Findings
     command: str | None
+    weights: tuple[Weight, ...] = ()
+    rank_warning: str | None = None
 
 
 def report_html(description: Description, version: int, evidence: Evidence) -> bytes:
@@ -77,6 +81,8 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         version=version,
         command=evidence.command,
         findings=evidence.findings,
+        weights=evidence.weights if len(evidence.weights) <= MOST_PICTURED else (),
+        rank_warning=evidence.rank_warning,
         summary=summary(description),
         verdict=verdict(description),
         promise=promise(description),

@@ -11,10 +11,10 @@ from model_store.manifest import Linear, Mlp, Target
 from training.blocks import Blocks
 from training.data import Table
 from training.descent import Fitted, OnEpoch, descend, nothing
-from training.encoding import encode_table, encoded_moments
-from training.least_squares import solve
+from training.encoding import as_raw, encode_table, encoded_moments
+from training.least_squares import Line, solve
 from training.network import FeedForward
-from training.recipe import Recipe
+from training.recipe import Recipe, Schedule
 from training.rows import Rows
 from training.splits import Mask
 from training.stability import diagnosed
@@ -31,7 +31,7 @@ class Model:
     features: tuple[Feature, ...]
     target: Target
     fitted: Fitted
-    line: Fitted
+    line: Line
 
     @property
     def weights(self) -> int:
@@ -61,46 +61,41 @@ def train(recipe: Recipe, table: Table, *, watched: Mask | None = None, on_epoch
     data = encode_table(recipe, features, table)
     line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
     if recipe.schedule.optimizer == "exact":
-        fitted = line
+        fitted: Fitted = line
     else:
-        learned, watch = (data, None) if watched is None else (data.take(~watched), data.take(watched))
-        fitted = train_by_descent(recipe, features, learned, watch=watch, on_epoch=on_epoch)
+        is_raw = recipe.schedule.normalize == "none"
+        rows = encode_table(recipe, tuple(map(as_raw, features)), table) if is_raw else data
+        fitted = train_by_descent(recipe, features, rows, watched, on_epoch)
     if recipe.target.predicts == "mean":
         smearing = {network: smear(network, data) for network in {fitted.network, line.network}}
         target = target.model_copy(update={"smearing": smearing[fitted.network]})
-    if recipe.schedule.normalize == "none":
-        for network in {fitted.network, line.network}:
-            network.rescale_inputs(*encoded_moments(features))
     return Model(features, target, fitted, line)
 
 
 def train_by_descent(
-    recipe: Recipe,
-    features: tuple[Feature, ...],
-    data: Blocks,
-    *,
-    watch: Blocks | None = None,
-    on_epoch: OnEpoch = nothing,
+    recipe: Recipe, features: tuple[Feature, ...], rows: Blocks, watched: Mask | None, on_epoch: OnEpoch
 ) -> Fitted:
-    """Descend on encoded rows, in their last column the target, whose square is the unit of the costs.
+    """Descend on rows that are encoded for it, the target in their last column; costs are in its unit.
 
-    For an mlp, and for optimizers whose steps do not grow with the gradient, the target is z-scored
-    meanwhile, so that its unit does not matter to the learning rate. Raises Unstable.
+    For an mlp, and for optimizers whose steps do not grow with the gradient, the target is z-scored in the
+    meantime, so that its unit does not matter to the learning rate. Raises Unstable.
     """
-    mean, std = moments_of_target(data) if sees_z_scores(recipe) else (0.0, 1.0)
+    mean, std = moments_of_target(rows) if sees_z_scores(recipe) else (0.0, 1.0)
+    data, watch = rescaled(rows, mean, std), None
+    if watched is not None:
+        data, watch = data.take(~watched), data.take(watched)
 
     def tell(epoch: int, cost: float) -> None:
         on_epoch(epoch, cost * std**2)
 
-    with diagnosed(recipe, features, data):
-        fitted = descend(
-            new_network(recipe, data),
-            recipe.schedule,
-            rescaled(data, mean, std),
-            watch=rescaled(watch, mean, std) if watch else None,
-            on_epoch=tell,
-        )
+    def attempt(schedule: Schedule, on_epoch: OnEpoch = nothing) -> Fitted:
+        return descend(new_network(recipe, data), schedule, data, watch=watch, on_epoch=on_epoch)
+
+    with diagnosed(recipe, features, data, attempt):
+        fitted = attempt(recipe.schedule, tell)
     fitted.network.rescale_outputs(mean, std)
+    if recipe.schedule.normalize == "none":
+        fitted.network.rescale_inputs(*encoded_moments(features))
     return replace(fitted, history=tuple(cost * std**2 for cost in fitted.history))
 
 
