@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ import numpy as np
 from app.serving import Served
 from benchmarks.contenders import CHANGES, EXAMPLE, KEY, NAME
 from model_store.columns import NumericFeature
-from model_store.manifest import GoldenRow, Linear
+from model_store.manifest import GoldenRow, Linear, Mlp
 from model_store.predictor import dump_weights
 from model_store.store import Store, open_store
 from tests.conftest import free_port, run
-from tests.toys import toy_description, toy_weights
+from tests.toys import expected_outputs, toy_description, toy_weights
 
 ROUNDS = 9
 SERVER_CORE, LOAD_CORE = {0}, {1}
@@ -378,31 +379,29 @@ def cost(slices: Sequence[Slice], base: Sequence[Slice]) -> float:
 
 def growth(bench: Bench) -> None:
     """How the work of one request grows with its inputs and rows, without the server."""
-    rows = []
-    for count in (1, 10, 50, 100, 200):
-        served = wide_model(open_store(f"{bench.folder}/wide{count}"), count)
+    rows: list[dict[str, Any]] = []
+    for count, hidden in product((1, 10, 50, 100, 200), ((), (32, 16), (64, 32))):
+        network = Mlp(hidden=hidden) if hidden else Linear()
+        served = wide_model(open_store(f"{bench.folder}/wide{count}-{len(rows)}"), count, network)
         seconds = best(lambda served=served: served.predict(served.example.encode()))
-        rows.append(
-            {
-                "inputs": count,
-                "rows": 1,
-                "µs": f"{seconds * 1e6:.1f}",
-                "ns an input and row": f"{seconds * 1e9 / count:.0f}",
-            }
-        )
-    served = wide_model(open_store(f"{bench.folder}/narrow"), 1)
+        rows.append(growth_row(count, hidden, 1, seconds))
+    served = wide_model(open_store(f"{bench.folder}/narrow"), 1, Linear())
     for count in (1, 10, 100, 1_000, 10_000, 100_000):
         body = json.dumps({"columns": {"x0": [0.25 + number for number in range(count)]}}).encode()
         seconds = best(lambda body=body: served.predict_batch(body))
-        rows.append(
-            {
-                "inputs": 1,
-                "rows": f"{count:,}",
-                "µs": f"{seconds * 1e6:.1f}",
-                "ns an input and row": f"{seconds * 1e9 / count:.0f}",
-            }
-        )
+        rows.append(growth_row(1, (), count, seconds))
     bench.keep("How the work grows", rows)
+
+
+def growth_row(inputs: int, hidden: Sequence[int], rows: int, seconds: float) -> dict[str, Any]:
+    """A row of the table of how the work grows."""
+    return {
+        "inputs": inputs,
+        "hidden": ", ".join(map(str, hidden)),
+        "rows": f"{rows:,}",
+        "µs": f"{seconds * 1e6:.1f}",
+        "ns an input and row": f"{seconds * 1e9 / inputs / rows:.0f}",
+    }
 
 
 def best(work: Any) -> float:
@@ -412,8 +411,8 @@ def best(work: Any) -> float:
     return min([taken, *timer.repeat(5, number)]) / number
 
 
-def wide_model(store: Store, inputs: int) -> Served:
-    """A linear model of so many numbers."""
+def wide_model(store: Store, inputs: int, network: Linear | Mlp) -> Served:
+    """A model of so many numbers."""
     names = [f"x{index}" for index in range(inputs)]
     features = tuple(
         NumericFeature(
@@ -427,14 +426,14 @@ def wide_model(store: Store, inputs: int) -> Served:
         )
         for name in names
     )
-    weights = toy_weights(Linear(), inputs)
+    weights = toy_weights(network, inputs)
     values = np.random.default_rng(0).uniform(0, 9, (32, inputs))
-    predictions = (values - 1.0) / 2.0 @ weights["layers.0.weight"][0] + weights["layers.0.bias"][0]
+    predictions = expected_outputs(network, weights, (values - 1.0) / 2.0)
     golden = tuple(
         GoldenRow(inputs=dict(zip(names, row.tolist(), strict=True)), prediction=float(prediction))
         for row, prediction in zip(values, predictions, strict=True)
     )
-    description = toy_description(features=features, golden=golden)
+    description = toy_description(network, features=features, golden=golden)
     store.publish(description, dump_weights(weights), lambda _: {"history.csv": b"epoch,cost\n0,1.0\n"})
     return Served(store.load("toy", 1), 100_000)
 

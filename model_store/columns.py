@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import inf, isfinite, nan
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 import numpy as np
@@ -48,6 +48,8 @@ MOST_NAMED, LONGEST_NAMED = 5, 40
 MISSING_LEVEL, OTHER_LEVEL = "(missing)", "(other)"
 TRUTHS = {"true": True, "false": False}
 NOWHERE: Positions = np.empty(0, dtype=np.intp)
+# From so many numbers on, numpy encodes those of a row sooner together than Python one by one.
+MANY_NUMBERS = 64
 
 
 @dataclass(frozen=True)
@@ -890,10 +892,60 @@ def read_columns(features: Iterable[Feature], given: Mapping[str, Values]) -> di
 def encode(features: Iterable[Feature], columns: Columns) -> Matrix:
     """Encode columns (n,) of accepted values, one for every feature, as the network's input.
 
-    The result has shape (n, total width), float64, column-major, in the features' order. Raises KeyError
-    for a missing column.
+    The result has shape (n, total width), float64, column-major, in the features' order. What is too far
+    outside the training range is encoded as an infinity. Raises KeyError for a missing column.
     """
-    return np.concatenate([feature.encode(columns[feature.name]) for feature in features]).T
+    with np.errstate(over="ignore"):
+        return np.concatenate([feature.encode(columns[feature.name]) for feature in features]).T
+
+
+def row_encoder(features: Sequence[Feature]) -> Callable[[Row], list[float] | Matrix]:
+    """What encodes a row of accepted values, in the features' order: (total width,), the bits of `encode`."""
+    if sum(map(is_plain_number, features)) >= MANY_NUMBERS:
+        return wide_row_encoder(features)
+    encoders = numbered_encoders(features)
+
+    def encoded(row: Row) -> list[float]:
+        numbers: list[float] = []
+        for index, is_one, encode_value in encoders:
+            if is_one:
+                numbers.append(encode_value(row[index]))
+            else:
+                numbers += encode_value(row[index])
+        return numbers
+
+    return encoded
+
+
+def wide_row_encoder(features: Sequence[Feature]) -> Callable[[Row], Matrix]:
+    """What encodes a row that has many numbers: their z-scores all at once, the other inputs before that."""
+    means = np.concatenate([[f.mean] if is_plain_number(f) else np.zeros(f.width) for f in features])
+    stds = np.concatenate([[f.std] if is_plain_number(f) else np.ones(f.width) for f in features])
+    # From the last to the first, so that what is put in moves none that is still to come.
+    others = [
+        each for each in reversed(numbered_encoders(features)) if not is_plain_number(features[each[0]])
+    ]
+
+    def encoded(row: Row) -> Matrix:
+        numbers: list[Any] = list(row)
+        for index, is_one, encode_value in others:
+            inputs = encode_value(row[index])
+            numbers[index : index + 1] = (inputs,) if is_one else inputs
+        with np.errstate(over="ignore"):
+            z_scores: Matrix = (np.array(numbers, dtype=np.float64) - means) / stds
+            return z_scores
+
+    return encoded
+
+
+def numbered_encoders(features: Iterable[Feature]) -> list[tuple[int, bool, Any]]:
+    """Each feature's number, whether it takes one column only, and its row encoder."""
+    return [(index, feature.width == 1, feature.row_encoder()) for index, feature in enumerate(features)]
+
+
+def is_plain_number(feature: Feature) -> TypeGuard[NumericFeature]:
+    """Whether a feature is a number that cannot miss: a z-score and nothing else."""
+    return isinstance(feature, NumericFeature) and feature.fill is None
 
 
 def out_of_range(features: Iterable[Feature], columns: Columns) -> dict[str, list[int]]:

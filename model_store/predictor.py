@@ -1,6 +1,10 @@
-"""The forward pass in numpy, and the checks that weights must pass before it runs."""
+"""The forward pass in numpy, and the checks that weights must pass before it runs.
 
-from collections.abc import Sequence
+All sums are added up in order, bias first, by + and × alone, so they have the same bits on every processor.
+tanh and exp (of a target's logarithm) are numpy's, whose last bits may differ from one processor to another.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,11 +13,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.columns import Columns, Matrix, Row, encode, read_columns
+from model_store.columns import Columns, Matrix, Row, encode, read_columns, row_encoder
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Mlp
 
 GOLDEN_TOLERANCE = 1e-9
+# As many rows at a time pass through a network as stay in the processor's cache with what is made of them.
+ROWS_AT_ONCE = 1024
+# numpy copies what it broadcasts unless its rows fill a buffer: then copying takes longer than the products.
+SMALL_BUFFER = 128
 
 
 @dataclass(frozen=True)
@@ -42,21 +50,24 @@ class Predictor:
 
     def row_output(self, row: Row) -> float:
         """What the network gives for one row, in the features' order: the same bits as `outputs`."""
-        encoded: list[float] = []
-        for index, is_one, encode_value in self._row_encoders:
-            if is_one:
-                encoded.append(encode_value(row[index]))
-            else:
-                encoded += encode_value(row[index])
-        if self._line is None:
-            return float(self._forward(np.array([encoded]))[0])
-        total: float = weighted_sum(*self._line, encoded)
-        return total
+        encoded = self._encode_row(row)
+        if self._line is not None and isinstance(encoded, list):
+            total: float = weighted_sum(*self._line, encoded)
+            return total
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(self._through(np.asarray(encoded))[0])
 
     @cached_property
-    def _row_encoders(self) -> list[tuple[int, bool, Any]]:
-        features = enumerate(self.description.features)
-        return [(index, feature.width == 1, feature.row_encoder()) for index, feature in features]
+    def _encode_row(self) -> Callable[[Row], list[float] | Matrix]:
+        return row_encoder(self.description.features)
+
+    @cached_property
+    def _layers(self) -> list[tuple[Matrix, Matrix]]:
+        """The weights (k, units) and the bias (units,) of every layer."""
+        return [
+            (np.ascontiguousarray(self.weights[f"{layer}.weight"].T), self.weights[f"{layer}.bias"])
+            for layer in (f"layers.{index}" for index in range(len(self.description.network.layers)))
+        ]
 
     @cached_property
     def _line(self) -> tuple[float, list[tuple[int, float]]] | None:
@@ -67,19 +78,27 @@ class Predictor:
         return float(self.weights["layers.0.bias"][0]), list(enumerate(weights))
 
     def _forward(self, encoded: Matrix) -> Matrix:
-        network = self.description.network
         with np.errstate(over="ignore", invalid="ignore"):
             if self._line is not None:
                 total: Matrix = weighted_sum(*self._line, encoded.T)
                 return total
-            activations = encoded.T
-            for index in range(len(network.layers)):
-                if index and isinstance(network, Mlp):
-                    activations = activate(network, activations)
-                weight, bias = self.weights[f"layers.{index}.weight"], self.weights[f"layers.{index}.bias"]
-                activations = affine(weight, bias, activations)
-            predictions: Matrix = activations[0]
-            return predictions
+            np.setbufsize(SMALL_BUFFER)  # until errstate ends
+            starts = range(0, max(len(encoded), 1), ROWS_AT_ONCE)
+            return np.concatenate(
+                [self._through(encoded[start : start + ROWS_AT_ONCE].T)[0] for start in starts]
+            )
+
+    def _through(self, activations: Matrix) -> Matrix:
+        """What the network gives for one encoded row, (width,), or for n, (width, n): (1,) or (1, n)."""
+        network, is_row = self.description.network, activations.ndim == 1
+        for index, (weight, bias) in enumerate(self._layers):
+            if index and isinstance(network, Mlp):
+                activations = activate(network, activations)
+            if is_row:
+                activations = affine_row(weight, bias, activations)
+            else:
+                activations = affine(weight.T, bias, activations)
+        return activations
 
 
 def weighted_sum(bias: float, weights: Sequence[tuple[int, float]], inputs: Any) -> Any:
@@ -98,6 +117,20 @@ def affine(weight: Matrix, bias: Matrix, inputs: Matrix) -> Matrix:
     outputs = np.repeat(bias[:, np.newaxis], inputs.shape[1], axis=1)
     for index, row in enumerate(inputs):
         outputs += weight[:, index, np.newaxis] * row
+    return outputs
+
+
+def affine_row(weight: Matrix, bias: Matrix, inputs: Matrix) -> Matrix:
+    """The bits of `affine` for one row: (k,) · (k, units) + (units,), where `weight` is C-contiguous."""
+    if bias.size == 1:  # of a single column `reduce` would add up pairs
+        products = weight[:, 0] * inputs
+        products[0] += bias[0]
+        running: Matrix = np.add.accumulate(products)
+        return running[-1:]
+    products = weight * inputs[:, np.newaxis]
+    first = products[0]
+    first += bias
+    outputs: Matrix = np.add.reduce(products)
     return outputs
 
 

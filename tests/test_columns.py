@@ -9,12 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from model_store.columns import (
+    MANY_NUMBERS,
     BooleanFeature,
     CategoricalFeature,
     Category,
@@ -24,6 +25,7 @@ from model_store.columns import (
     far_rows,
     out_of_range,
     read_columns,
+    row_encoder,
 )
 from tests.toys import (
     AGE,
@@ -246,6 +248,55 @@ def test_a_row_is_encoded_with_the_bits_of_a_column(feature: Feature, data: st.D
     alone = np.array([np.atleast_1d(feature.row_encoder()(value)) for value in values]).T
     assert alone.shape == (feature.width, len(values))
     assert alone.tobytes() == np.ascontiguousarray(feature.encode(column)).tobytes()
+
+
+def many_numbers(count: int) -> list[Feature]:
+    """So many numbers, each with a mean and a std of its own."""
+    return [
+        AGE.model_copy(update={"name": f"x{k}", "mean": 5.25 / (k + 1), "std": 2.5 / (k + 3)})
+        for k in range(count)
+    ]
+
+
+def with_all_kinds_between(numbers: list[Feature]) -> list[Feature]:
+    """The numbers with one of every other kind after each of the first, and at both ends."""
+    between = [feature for pair in zip(numbers, ALL_KINDS, strict=False) for feature in pair]
+    return [FUEL, *between, *numbers[len(ALL_KINDS) :], FILLED]
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        many_numbers(MANY_NUMBERS - 1),
+        many_numbers(MANY_NUMBERS),
+        with_all_kinds_between(many_numbers(MANY_NUMBERS - 1)),
+        with_all_kinds_between(many_numbers(MANY_NUMBERS)),
+    ],
+    ids=["numbers", "many numbers", "all kinds", "all kinds and many numbers"],
+)
+@settings(max_examples=30)
+@given(data=st.data())
+def test_a_whole_row_is_encoded_with_the_bits_of_columns(
+    features: list[Feature], data: st.DataObject
+) -> None:
+    any_number = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**18), 10**18)
+    count = sum(feature.name.startswith("x") for feature in features)
+    drawn = iter(data.draw(st.lists(any_number, min_size=count, max_size=count)))
+    row = [
+        next(drawn) if feature.name.startswith("x") else data.draw(taken_values(feature))[0]
+        for feature in features
+    ]
+    pairs = list(zip(features, row, strict=True))
+    columns = {feature.name: feature.read([value]).column for feature, value in pairs}
+    alone = np.array(row_encoder(features)(row))
+    assert alone.tobytes() == encode(features, columns).tobytes()
+
+
+def test_a_number_beyond_all_measure_is_encoded_as_an_infinity_without_a_warning() -> None:
+    features = many_numbers(MANY_NUMBERS)
+    row = [-1.7e308] * MANY_NUMBERS
+    columns = {feature.name: np.array([-1.7e308]) for feature in features}
+    assert encode(features, columns)[0, -1] == np.array(row_encoder(features)(row))[-1] == -np.inf
 
 
 @kinds

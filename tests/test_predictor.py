@@ -1,17 +1,22 @@
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPRegressor
 
-from model_store.columns import encode
+from model_store.columns import Feature, encode
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.manifest import Description, Linear, Mlp
-from model_store.predictor import Predictor, check_golden, dump_weights, load_weights
+from model_store.predictor import ROWS_AT_ONCE, Predictor, check_golden, dump_weights, load_weights
 from tests.toys import (
     AGE,
     FEATURES,
@@ -92,6 +97,107 @@ def test_a_row_gives_the_same_bits_alone_and_anywhere_in_a_batch_of_any_size(net
         chosen = rng.integers(0, 1000, size)
         batch = predictor.predict(columns_of([rows[index] for index in chosen]))
         assert batch.tobytes() == alone[chosen].tobytes(), f"a batch of {size}"
+
+
+def numbers_predictor(inputs: int, hidden: Sequence[int], activation: str, seed: int) -> Predictor:
+    """A model of so many numbers with random weights of all sizes."""
+    features: tuple[Feature, ...] = tuple(AGE.model_copy(update={"name": f"x{k}"}) for k in range(inputs))
+    network = Mlp.model_validate({"hidden": tuple(hidden), "activation": activation}) if hidden else Linear()
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: tensor * 10.0 ** rng.integers(-3, 4, tensor.shape)
+        for name, tensor in toy_weights(network, inputs, seed).items()
+    }
+    description = toy_description().model_copy(update={"features": features, "network": network})
+    return Predictor(description, weights)
+
+
+def sums_in_order(predictor: Predictor, row: Sequence[float]) -> float:
+    """The oracle: Python's floats, bias first, one product after the other; relu between the layers."""
+    values, layers = [(x - AGE.mean) / AGE.std for x in row], len(predictor.description.network.layers)
+    for layer in range(layers):
+        weight, bias = (predictor.weights[f"layers.{layer}.{name}"].tolist() for name in ("weight", "bias"))
+        for unit, weights in enumerate(weight):
+            for w, x in zip(weights, values, strict=True):
+                bias[unit] += w * x
+        values = [max(total, 0.0) for total in bias] if layer < layers - 1 else bias
+    return float(values[0])
+
+
+SIZES = st.integers(1, 40) | st.sampled_from([64, 127, 128, 129, 200])
+
+
+@settings(max_examples=60, deadline=None)
+@given(inputs=SIZES, hidden=st.lists(SIZES, max_size=3), seed=st.integers(0, 10**6), count=st.integers(1, 9))
+def test_a_network_of_any_shape_adds_up_in_order_for_a_row_and_for_a_batch(
+    inputs: int, hidden: list[int], seed: int, count: int
+) -> None:
+    predictor = numbers_predictor(inputs, hidden, "relu", seed)
+    rows = np.random.default_rng(seed).uniform(0, 10, (count, inputs))
+    expected = [sums_in_order(predictor, row) for row in rows.tolist()]
+    assert [predictor.row_output(row) for row in rows.tolist()] == expected
+    assert predictor.outputs({f"x{k}": rows[:, k] for k in range(inputs)}).tolist() == expected
+
+
+@pytest.mark.parametrize(("inputs", "hidden"), [(2000, ()), (1, (8193, 1)), (3000, (2,)), (300, (700, 3))])
+def test_a_very_wide_network_adds_up_in_order(inputs: int, hidden: tuple[int, ...]) -> None:
+    predictor = numbers_predictor(inputs, hidden, "relu", 1)
+    row = np.random.default_rng(1).uniform(0, 10, inputs).tolist()
+    expected = sums_in_order(predictor, row)
+    assert predictor.row_output(row) == expected
+    assert predictor.outputs({f"x{k}": [x] * 2 for k, x in enumerate(row)}).tolist() == [expected] * 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(inputs=SIZES, hidden=st.lists(SIZES, min_size=1, max_size=3), seed=st.integers(0, 10**6))
+def test_a_tanh_network_of_any_shape_gives_a_row_the_bits_of_a_batch(
+    inputs: int, hidden: list[int], seed: int
+) -> None:
+    predictor = numbers_predictor(inputs, hidden, "tanh", seed)
+    rows = np.random.default_rng(seed).uniform(0, 10, (20, inputs))
+    batch = predictor.outputs({f"x{k}": rows[:, k] for k in range(inputs)})
+    assert [predictor.row_output(row) for row in rows.tolist()] == batch.tolist()
+
+
+@pytest.mark.parametrize("count", [0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 2 * ROWS_AT_ONCE + 1])
+def test_a_large_batch_has_the_bits_of_its_rows(count: int) -> None:
+    predictor = numbers_predictor(3, (17, 3), "tanh", 1)
+    rows = np.random.default_rng(1).uniform(0, 10, (count, 3))
+    batch = predictor.outputs({f"x{k}": rows[:, k] for k in range(3)})
+    assert batch.tolist() == [predictor.row_output(row) for row in rows.tolist()]
+
+
+def test_numpys_settings_are_as_before_when_a_batch_is_answered() -> None:
+    before = np.getbufsize(), np.geterr()
+    toy_predictor(Mlp(hidden=(4,))).predict(columns_of(toy_rows(3)))
+    assert (np.getbufsize(), np.geterr()) == before
+
+
+PRINT_OUTPUTS: Final = """
+import numpy as np
+from model_store.manifest import Mlp
+from model_store.predictor import Predictor
+from tests.toys import FEATURES, toy_description, toy_rows, toy_weights
+rows, network = toy_rows(100), Mlp(hidden=(33, 8))
+predictor = Predictor(toy_description(network), toy_weights(network, 5))
+print([predictor.row_output(list(row.values())) for row in rows])
+print(predictor.outputs({feature.name: [row[feature.name] for row in rows] for feature in FEATURES}).tolist())
+"""
+
+
+def test_a_processor_with_other_vectors_gives_the_same_bits() -> None:
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", PRINT_OUTPUTS],
+            env=os.environ | {"NPY_DISABLE_CPU_FEATURES": features},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for features in ("", " ".join(found))
+    }
+    assert len(printed) == 1
 
 
 @networks
