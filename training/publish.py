@@ -5,21 +5,15 @@ import io
 import math
 import platform
 from importlib.metadata import version
-from typing import Any
 
-import numpy as np
-
-from model_store import dates
 from model_store.answers import Answerer
-from model_store.columns import Column, Columns, Matrix
+from model_store.columns import Matrix
 from model_store.manifest import (
-    FEWEST_GOLDEN_ROWS,
     HISTORY,
     RECIPE,
     REPORT,
     SCHEMA_VERSION,
     Description,
-    GoldenRow,
     Manifest,
     Training,
 )
@@ -27,6 +21,7 @@ from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut
+from training.golden import golden_rows
 from training.recipe import Recipe, RecipeFile
 from training.recipe_toml import recipe_toml
 from training.remarks import Findings
@@ -35,7 +30,6 @@ from training.statistics import sampled
 from training.train import Model
 
 LIBRARIES = ("numpy", "pandas", "torch")
-MOST_RANDOM_ROWS = 10_000
 MOST_PICTURED = 200_000
 
 
@@ -53,19 +47,9 @@ def publish(
     `file` says its name and what was decided of it. `command` is what the report gives for making it again,
     if there is one. Raises StoreError.
     """
-    recipe, sample = file.recipe, sampled(table.blocks)
-    columns, tensors = table.columns(sample), model.fitted.network.tensors()
-    description = Description(
-        schema_version=SCHEMA_VERSION,
-        name=file.name,
-        target=model.target,
-        features=model.features,
-        network=recipe.network,
-        training=describe_training(recipe, table, model),
-        metrics=held_out.metrics if held_out else None,
-        interval=held_out.interval if held_out else None,
-        golden=golden_rows(model, columns, recipe.schedule.seed),
-    )
+    description = describe(file, table, model, held_out)
+    sample, tensors = sampled(table.blocks), model.fitted.network.tensors()
+    columns = table.columns(sample)
     evidence = Evidence(
         history=model.fitted.history,
         optimum=model.line.cost,
@@ -88,10 +72,26 @@ def publish(
     )
 
 
+def describe(file: RecipeFile, table: Table, model: Model, held_out: HeldOut | None) -> Description:
+    """All that training knows of the model, which was fitted on all rows of `table`."""
+    recipe, columns = file.recipe, table.columns(sampled(table.blocks))
+    interval = held_out.interval if held_out else None
+    return Description(
+        schema_version=SCHEMA_VERSION,
+        name=file.name,
+        target=model.target,
+        features=model.features,
+        network=recipe.network,
+        training=describe_training(recipe, table, model),
+        metrics=held_out.metrics if held_out else None,
+        interval=interval,
+        golden=golden_rows(model, recipe.network, interval, columns, recipe.schedule.seed),
+    )
+
+
 def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
     """How the weights came about."""
     schedule = recipe.schedule
-    libraries = {library: version(library) for library in LIBRARIES}
     return Training(
         optimizer=schedule.optimizer,
         learning_rate=schedule.learning_rate,
@@ -110,58 +110,18 @@ def describe_training(recipe: Recipe, table: Table, model: Model) -> Training:
         optimum=model.line.cost,
         data_sha256=table.sha256,
         form=table.form,
-        libraries={"python": platform.python_version(), **libraries},
+        libraries=library_versions(),
     )
 
 
-def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, ...]:
-    """Some raw rows of columns (n,), with torch's predictions: where each number is least and greatest,
-    where each category comes first, and others at random. A table with fewer rows gives some more than once.
-    """
-    telling = [row for values in columns.values() for row in telling_rows(values)]
-    count = len(next(iter(columns.values())))
-    others = np.random.default_rng(seed).permutation(count)[:MOST_RANDOM_ROWS]
-    distinct = np.array(list(dict.fromkeys([*telling, *others.tolist()])), dtype=np.intp)
-    rows: list[int] = np.resize(distinct, max(FEWEST_GOLDEN_ROWS, len(set(telling)))).tolist()
-    kinds = {feature.name: feature.kind for feature in model.features}
-    chosen = {name: [plain(values[row], kinds[name]) for row in rows] for name, values in columns.items()}
-    predictions = model.predict(chosen)
-    return tuple(
-        GoldenRow(
-            inputs={name: values[index] for name, values in chosen.items()}, prediction=float(prediction)
-        )
-        for index, prediction in enumerate(predictions)
-    )
-
-
-def telling_rows(values: Column) -> list[int]:
-    """Which rows of a column (n,) have to be there, or its statistics could be wrong unseen."""
-    if isinstance(values, np.ndarray):
-        return [
-            int(np.nanargmin(values)),
-            int(np.nanargmax(values)),
-            *np.flatnonzero(np.isnan(values))[:1].tolist(),
-        ]
-    first: dict[object, int] = {}
-    for row, value in enumerate(values):
-        first.setdefault(value, row)
-    return [row for _, row in sorted(first.items(), key=lambda item: str(item[0]))]
+def library_versions() -> dict[str, str]:
+    """The versions of what decides the bits of the weights."""
+    return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
 
 
 def thinned(values: Matrix) -> Matrix:
     """At most 200,000 of the values (n,), evenly spaced, which is more than a picture can show."""
     return values[:: math.ceil(len(values) / MOST_PICTURED)]
-
-
-def plain(value: Any, kind: str) -> float | str | bool | None:
-    """A value of a column as JSON has it, a missing one as None."""
-    if isinstance(value, str) or value is None:
-        return value
-    if np.isnan(value):
-        return None
-    if kind == "date":
-        return dates.as_text(float(value))
-    return bool(value) if kind == "boolean" else float(value)
 
 
 def history_csv(history: tuple[float, ...]) -> bytes:
