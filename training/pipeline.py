@@ -34,6 +34,17 @@ MOST_REASONS = 10
 
 
 @dataclass(frozen=True)
+class Learned:
+    """A table, the model that saw all its rows, and how one did that did not; nothing of it is in a store."""
+
+    table: Table
+    model: Model
+    held_out: HeldOut | None
+    findings: Findings
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Published:
     """A version in the store, the model in it, which saw all rows, and how one did that did not."""
 
@@ -76,6 +87,17 @@ def fit(
     before anything is written, and StoreError when the store does not take the version.
     """
     check_name(name)
+    learned = learn(path, recipe, narrator=narrator)
+    model, held_out, findings = learned.model, learned.held_out, learned.findings
+    decided = RecipeFile(data=path, name=name, recipe=learned.recipe)
+    manifest = publish(store, decided, learned.table, model, held_out, findings, command)
+    narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
+    return Published(manifest, model, held_out, findings)
+
+
+@one_thread()
+def learn(path: Path, recipe: Recipe, *, narrator: Narrator = SILENT) -> Learned:
+    """Train a model on a table and score it: all that `fit` does but publishing. Raises what it does."""
     with table_at(path) as source:
         recipe, decisions = settle_inputs(source, recipe, narrator)
         table, findings = read(source, recipe, decisions, narrator)
@@ -84,10 +106,7 @@ def fit(
         model = train(settled, table, on_epoch=on_epoch)
     narrator.model(model, settled)
     held_out = score(recipe if recipe.cross_validate else settled, table, narrator)
-    decided = RecipeFile(data=path, name=name, recipe=recipe)
-    manifest = publish(store, decided, table, model, held_out, findings, command)
-    narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
-    return Published(manifest, model, held_out, findings)
+    return Learned(table, model, held_out, findings, recipe)
 
 
 @one_thread()
