@@ -55,8 +55,8 @@ class DataWatch(Narrator):
 def train_again(version: Version, data: Path | None, tell: Callable[[str], None]) -> list[Difference]:
     """Train from the version's recipe, on the table `data` or else on the recipe's own, and compare.
 
-    First it tells whether the data or the libraries are others than the version's. Of each tensor it gives the
-    first element that differs, and then all that differs of what the version says about the model. Raises
+    First it tells whether the data or the libraries are others than the version's. Of each tensor it gives
+    the first element that differs, and then all that differs of what the version says about the model. Raises
     DataError, also for a version without a recipe, RecipeInvalid and Unstable.
     """
     file, training = recipe_of(version), version.manifest.training
