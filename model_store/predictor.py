@@ -13,11 +13,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.columns import Columns, Matrix, Row, encode, read_columns, row_encoder
-from model_store.errors import GoldenDiffer, TensorsInvalid
+from model_store.columns import Columns, Matrix, Row, encode, row_encoder
+from model_store.errors import TensorsInvalid
 from model_store.manifest import Description, Mlp
 
-GOLDEN_TOLERANCE = 1e-9
 # As many rows at a time pass through a network as stay in the processor's cache with what is made of them.
 ROWS_AT_ONCE = 1024
 # numpy copies what it broadcasts unless its rows fill a buffer: then copying takes longer than the products.
@@ -166,31 +165,3 @@ def load_weights(description: Description, content: bytes, path: str) -> dict[st
         if not np.isfinite(tensor).all():
             raise TensorsInvalid(path, f"{name} is not finite")
     return tensors
-
-
-def check_golden(predictor: Predictor, path: str) -> None:
-    """Recompute the golden rows from raw inputs; raise GoldenDiffer unless they agree with torch's.
-
-    They agree to 1e-9 of the target's std, or of the prediction where that is larger: torch sums in
-    another order than numpy, so the last bits may differ, and nothing else may.
-    """
-    description = predictor.description
-    given = {
-        feature.name: [row.inputs[feature.name] for row in description.golden]
-        for feature in description.features
-    }
-    expected = np.array([row.prediction for row in description.golden])
-    try:
-        columns = read_columns(description.features, given)
-    except ValueError as error:
-        raise GoldenDiffer(path, f"a golden row cannot be read ({error})") from None
-    actual = predictor.predict(columns)
-    allowed = GOLDEN_TOLERANCE * np.maximum(description.target.std, np.abs(expected))
-    wrong = np.flatnonzero(~(np.abs(actual - expected) <= allowed))
-    if wrong.size:
-        row = int(wrong[0])
-        raise GoldenDiffer(
-            path,
-            f"golden row {row} gives {actual[row]!r}, training gave {expected[row]!r} "
-            f"({wrong.size} of {expected.size} rows differ)",
-        )

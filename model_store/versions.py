@@ -26,8 +26,10 @@ from model_store.errors import (
     VersionNotFound,
     VersionRefused,
 )
+from model_store.golden import check_golden
 from model_store.manifest import (
     MANIFEST,
+    RECIPE,
     REPORT,
     WEIGHTS,
     Description,
@@ -36,19 +38,23 @@ from model_store.manifest import (
     check_name,
     is_name,
 )
-from model_store.predictor import Predictor, check_golden, load_weights
+from model_store.predictor import Predictor, load_weights
 
 MOST_MANIFEST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version that passed every check of `Versions.load`, and its page with the pictures if it has one."""
+    """A version that passed every check of `Versions.load`.
+
+    `report` is its page with the pictures and `recipe` what was decided, as TOML; None for one that has none.
+    """
 
     manifest: Manifest
     digest: str
     predictor: Predictor
     report: bytes | None
+    recipe: bytes | None
 
 
 class Versions:
@@ -170,7 +176,7 @@ class Versions:
         weights = load_weights(manifest, files[WEIGHTS], self._named(folder, WEIGHTS))
         predictor = Predictor(manifest, weights)
         check_golden(predictor, self._named(folder))
-        return Version(manifest, digest, predictor, files.get(REPORT))
+        return Version(manifest, digest, predictor, files.get(REPORT), files.get(RECIPE))
 
     def read_manifest(self, name: str, number: int) -> tuple[Manifest, str]:
         """A version's manifest and its digest, without a look at the other files.

@@ -49,7 +49,7 @@ def echo(features: tuple[Feature, ...], name: str, form: Form | None = None) -> 
         files={"weights.safetensors": FileEntry.of(b"x")},
     )
     tensors = {"layers.0.weight": np.array([weights]), "layers.0.bias": np.zeros(1)}
-    return Served(Version(manifest, "0" * 64, Predictor(manifest, tensors), None), 100_000)
+    return Served(Version(manifest, "0" * 64, Predictor(manifest, tensors), None, None), 100_000)
 
 
 def score(served: Served, content: bytes, media_type: str = "text/csv") -> Scored:

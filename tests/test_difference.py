@@ -24,6 +24,7 @@ from tests.toys import (
     toy_description,
     toy_rows,
     toy_weights,
+    with_bounds,
 )
 
 TOY: Final = toy_description()
@@ -46,7 +47,7 @@ def with_weights(store: Store, description: Description, weights: dict[str, NDAr
         GoldenRow(inputs=row, prediction=float(prediction))
         for row, prediction in zip(rows, predictions, strict=True)
     )
-    content = dump_weights(weights)
+    content, golden = dump_weights(weights), with_bounds(golden, description.interval)
     manifest = store.publish(description.model_copy(update={"golden": golden}), content, lambda _number: {})
     return store.load("toy", manifest.version)
 

@@ -770,5 +770,5 @@ def test_a_model_without_a_finished_version_is_none(store: Store) -> None:
 
 
 def test_a_description_of_another_schema_version_is_not_accepted() -> None:
-    with pytest.raises(ValueError, match="schema version 4"):
-        toy_description(schema_version=4)
+    with pytest.raises(ValueError, match="schema version 5"):
+        toy_description(schema_version=5)

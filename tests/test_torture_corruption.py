@@ -387,6 +387,10 @@ def backwards(values: list[Any]) -> list[Any]:
     return values[::-1]
 
 
+def without_bounds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | {"lower": None, "upper": None} for row in rows]
+
+
 def renamed_category(parts: Parts) -> None:
     """In the feature only: the golden rows say the old name."""
     put("features.2.categories.1.value", "gas")(parts)
@@ -524,6 +528,22 @@ WRONG: Final[dict[str, tuple[Linear | Mlp, Change, type[VersionRefused]]]] = {
         GoldenDiffer,
     ),
     "a golden prediction that is null": (Linear(), put("golden.5.prediction", None), ManifestInvalid),
+    "the interval wider": (Linear(), put("interval.upper", 3.0), GoldenDiffer),
+    "the interval narrower by a billionth": (Linear(), put("interval.lower", times(1 - 1e-9)), GoldenDiffer),
+    "no interval": (Linear(), put("interval", None), GoldenDiffer),
+    "golden rows without bounds": (Linear(), put("golden", without_bounds), GoldenDiffer),
+    "a golden row without its upper bound": (Linear(), put("golden.4.upper", None), GoldenDiffer),
+    "golden rows with bounds in an earlier schema": (Linear(), put("schema_version", 3), GoldenDiffer),
+    "a weight changed by a tenth of a billionth": (
+        Linear(),
+        tensor("layers.0.weight", one(lambda x: x * (1 + 1e-10))),
+        GoldenDiffer,
+    ),
+    "a wrong weight under a great std": (
+        Linear(),
+        both(put("target.std", 1e30), tensor("layers.0.weight", one(lambda x: x + 1))),
+        GoldenDiffer,
+    ),
     "a std of zero": (Linear(), put("features.0.std", 0.0), ManifestInvalid),
     "a negative std": (Linear(), put("features.0.std", times(-1)), ManifestInvalid),
     "a std that is NaN": (Linear(), put("features.0.std", np.nan), ManifestInvalid),
@@ -542,7 +562,7 @@ WRONG: Final[dict[str, tuple[Linear | Mlp, Change, type[VersionRefused]]]] = {
     "no features": (Linear(), put("features", []), ManifestInvalid),
     "another model's name": (Linear(), put("name", "other"), ManifestInvalid),
     "another version's number": (Linear(), put("version", 2), ManifestInvalid),
-    "a schema version from the future": (Linear(), put("schema_version", 4), ManifestInvalid),
+    "a schema version from the future": (Linear(), put("schema_version", 5), ManifestInvalid),
     "schema version 1 with a checksum": (Linear(), put("schema_version", 1), ManifestInvalid),
     "a field that nobody declared": (Linear(), put("training.colour", None), ManifestInvalid),
     "a field missing": (Linear(), drop("target.std"), ManifestInvalid),
@@ -592,7 +612,6 @@ RELABELLED: Final[dict[str, Change]] = {
     "a feature's range": put("features.0.maximum", 11.0),
     "the target's unit": put("target.unit", "crore"),
     "the target's name": put("target.name", "cost"),
-    "the interval": put("interval.upper", 3.0),
     "the rows trained on": put("training.rows", 14),
     "the data's SHA-256": put("training.data_sha256", "1" * 64),
     "the moment it was made": put("created_at", "1970-01-01T00:00:00Z"),

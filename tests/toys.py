@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -109,8 +110,29 @@ def expected_outputs(
     return predictions
 
 
+def with_bounds(
+    golden: Sequence[GoldenRow], interval: ResidualQuantiles | None, transform: str = "none"
+) -> tuple[GoldenRow, ...]:
+    """The golden rows with the interval's bounds beside their predictions; without an interval, without."""
+    if interval is None:
+        return tuple(row.model_copy(update={"lower": None, "upper": None}) for row in golden)
+
+    def bound(prediction: float, residual: float) -> float:
+        return prediction * math.exp(residual) if transform == "log" else prediction + residual
+
+    return tuple(
+        row.model_copy(
+            update={
+                "lower": bound(row.prediction, interval.lower),
+                "upper": bound(row.prediction, interval.upper),
+            }
+        )
+        for row in golden
+    )
+
+
 def toy_description(network: Linear | Mlp | None = None, seed: int = 1, **changes: Any) -> Description:
-    """A toy's description, with golden rows from the oracle."""
+    """A toy's description, with golden rows from the oracle, their bounds as its interval has them."""
     network = network or Linear()
     weights = toy_weights(network, 5, seed)
     rows = toy_rows(32)
@@ -138,7 +160,9 @@ def toy_description(network: Linear | Mlp | None = None, seed: int = 1, **change
             for row, prediction in zip(rows, predictions, strict=True)
         ),
     }
-    return Description(**fields | changes)
+    fields |= changes
+    golden = with_bounds(fields["golden"], fields["interval"], fields["target"].transform)
+    return Description(**fields | {"golden": golden})
 
 
 def publish_toy(store: Store, network: Linear | Mlp | None = None, seed: int = 1, **changes: Any) -> Manifest:

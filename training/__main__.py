@@ -1,7 +1,9 @@
 """Train offline: `fit` publishes a version of a model, `compare` shows the optimizers side by side.
 
-Exit codes: 0 done, 2 usage, 3 the data or the store refused, 4 the training diverged, 5 the version is in the
-store but was not promoted.
+`verify` checks a version and, with `--retrain`, trains it again and compares the bits.
+
+Exit codes: 0 done, 1 trained again with other bits, 2 usage, 3 the data or the store refused, 4 the training
+diverged, 5 the version is in the store but was not promoted.
 """
 
 import json
@@ -9,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,12 +20,14 @@ import typer
 from model_store.errors import InvalidName, StoreError
 from model_store.manifest import Manifest
 from model_store.store import open_store
+from model_store.versions import Version
 from training import pipeline
 from training.console import Narrator, facts
 from training.data import DataError
 from training.recipe import Optimizer, Recipe, RecipeInvalid, make_recipe, read_recipe
 from training.sample import write_used_cars
 from training.stability import Unstable
+from training.verify import train_again
 
 PROGRAM = "python -m training"
 LONGEST_NAME = 63
@@ -263,6 +268,37 @@ def compare_command(
         typer.echo(json.dumps(comparison.facts(), allow_nan=False))
 
 
+@cli.command("verify")
+def verify_command(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    store: Annotated[str, typer.Option(help="The store's folder.")] = "models",
+    version: Annotated[int | None, typer.Option(help="Its number. [default: the promoted one]")] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again from the version's recipe and compare the bits.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="With --retrain: the table in place of the recipe's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Check all of a version and, with --retrain, train it again and say where the bits differ.
+
+    Nothing is published or promoted. The exit code is 1 if they differ.
+    """
+    if data and not retrain:
+        message = "--data goes with --retrain: without it no table is read"
+        raise RecipeInvalid(message)
+    narrator, versions = Narrator(quiet=as_json), open_store(store)
+    checked = versions.load_promoted(name) if version is None else versions.load(name, version)
+    narrator.checked(checked.manifest)
+    found = retrained(checked, data, narrator) if retrain else {}
+    if as_json:
+        told = {"name": name, "version": checked.manifest.version, "digest": checked.digest, **found}
+        typer.echo(json.dumps(told, allow_nan=False))
+    if found and not found["same"]:
+        raise typer.Exit(1)
+
+
 @cli.command("sample")
 def sample_command(
     path: Annotated[Path, typer.Argument(help="The CSV file to write.")],
@@ -279,6 +315,20 @@ class NotPromoted(Exception):
 def is_worse_than_the_mean(manifest: Manifest) -> bool:
     """Whether a version's scores say so beyond what is uncertain."""
     return manifest.metrics is not None and manifest.metrics.is_worse_than_the_mean
+
+
+def retrained(version: Version, data: Path | None, narrator: Narrator) -> dict[str, Any]:
+    """Train a version again, say what came of it, and give that as `--json` prints it."""
+    notes: list[str] = []
+
+    def tell(note: str) -> None:
+        notes.append(note)
+        narrator.say(note)
+
+    with narrator.waiting("training again"):
+        differences = train_again(version, data, tell)
+    narrator.trained_again([difference.words for difference in differences])
+    return {"notes": notes, "same": not differences, "differences": list(map(asdict, differences))}
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from training.train import Model
 from training.weights import Weight, most_rank, rank_warning, weights_of
 
 MOST_WEIGHTS = 40
+MOST_DIFFERENCES = 20
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,20 @@ class Narrator:
             self.say(line)
         if metrics.folds:
             self.say(folds_text(metrics.folds))
+
+    def checked(self, manifest: Manifest) -> None:
+        """That a version passed the checks of loading it."""
+        rows = f"the predictions for its {len(manifest.golden)} golden rows"
+        self.say(f"{manifest.name} version {manifest.version}: its files and {rows} are as published")
+
+    def trained_again(self, differences: Sequence[str]) -> None:
+        """Whether a version came out the same when trained again, and the first things that did not."""
+        if not differences:
+            self.say("trained again: the same bits in every tensor, statistic, score and bound")
+            return
+        self.say(f"trained again: not the same in {len(differences)} places")
+        for difference in differences[:MOST_DIFFERENCES]:
+            self.say(f"  {difference}")
 
     def comparison(self, comparison: Comparison) -> None:
         """How far each optimizer came, and how fast."""

@@ -75,14 +75,14 @@ def fit(
     before anything is written, and StoreError when the store does not take the version.
     """
     check_name(name)
-    learned = learn(path, recipe, narrator)
+    learned = learn(path, recipe, narrator=narrator)
     manifest = publish(store, RecipeFile(data=path, name=name, recipe=learned.recipe), learned, command)
     narrator.say(f"{name} version {manifest.version} is in the store {store.url}")
     return Published(manifest, learned)
 
 
 @one_thread()
-def learn(path: Path, recipe: Recipe, narrator: Narrator = SILENT) -> Learned:
+def learn(path: Path, recipe: Recipe, *, narrator: Narrator = SILENT) -> Learned:
     """Train a model on all rows of a table, score others like it on rows they have not seen, publish nothing.
 
     Raises DataError for the table and Unstable for a training that diverges.

@@ -6,21 +6,15 @@ import math
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
-import numpy as np
-
-from model_store import dates
 from model_store.answers import Answerer
-from model_store.columns import Column, Columns, Matrix
+from model_store.columns import Matrix
 from model_store.manifest import (
-    FEWEST_GOLDEN_ROWS,
     HISTORY,
     RECIPE,
     REPORT,
     SCHEMA_VERSION,
     Description,
-    GoldenRow,
     Linear,
     Manifest,
     ResidualQuantiles,
@@ -30,6 +24,7 @@ from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut
+from training.golden import golden_rows
 from training.recipe import Recipe, RecipeFile
 from training.recipe_toml import recipe_toml
 from training.remarks import Findings
@@ -39,7 +34,6 @@ from training.train import Model
 from training.weights import rank_warning, weights_of
 
 LIBRARIES = ("numpy", "pandas", "torch")
-MOST_RANDOM_ROWS = 10_000
 MOST_PICTURED = 200_000
 
 
@@ -64,20 +58,9 @@ def publish(store: Store, file: RecipeFile, learned: Learned, command: str | Non
     `file` says its name and what was decided of it. `command` is what the report gives for making it again,
     if there is one. Raises StoreError.
     """
-    recipe, table, model, held_out = learned.recipe, learned.table, learned.model, learned.held_out
-    sample = sampled(table.blocks)
-    columns, tensors = table.columns(sample), model.fitted.network.tensors()
-    description = Description(
-        schema_version=SCHEMA_VERSION,
-        name=file.name,
-        target=model.target,
-        features=model.features,
-        network=recipe.network,
-        training=describe_training(learned),
-        metrics=held_out.metrics if held_out else None,
-        interval=learned.interval,
-        golden=golden_rows(model, columns, recipe.schedule.seed),
-    )
+    model, held_out, description = learned.model, learned.held_out, describe(file.name, learned)
+    sample, tensors = sampled(learned.table.blocks), model.fitted.network.tensors()
+    columns = learned.table.columns(sample)
     evidence = Evidence(
         history=model.fitted.history,
         optimum=model.line.cost,
@@ -102,12 +85,28 @@ def publish(store: Store, file: RecipeFile, learned: Learned, command: str | Non
     )
 
 
+def describe(name: str, learned: Learned) -> Description:
+    """All that training knows of what was learned, by the name that the model is to have."""
+    recipe, model, held_out = learned.recipe, learned.model, learned.held_out
+    columns = learned.table.columns(sampled(learned.table.blocks))
+    return Description(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        target=model.target,
+        features=model.features,
+        network=recipe.network,
+        training=describe_training(learned),
+        metrics=held_out.metrics if held_out else None,
+        interval=learned.interval,
+        golden=golden_rows(model, recipe.network, learned.interval, columns, recipe.schedule.seed),
+    )
+
+
 def describe_training(learned: Learned) -> Training:
     """How the weights came about."""
     recipe, table, model = learned.recipe, learned.table, learned.model
     schedule, folds = recipe.schedule, learned.held_out and learned.held_out.metrics.folds
     is_line = isinstance(recipe.network, Linear)
-    libraries = {library: version(library) for library in LIBRARIES}
     return Training(
         optimizer=schedule.optimizer,
         learning_rate=schedule.learning_rate,
@@ -128,58 +127,18 @@ def describe_training(learned: Learned) -> Training:
         condition=model.line.condition if is_line else None,
         data_sha256=table.sha256,
         form=table.form,
-        libraries={"python": platform.python_version(), **libraries},
+        libraries=library_versions(),
     )
 
 
-def golden_rows(model: Model, columns: Columns, seed: int) -> tuple[GoldenRow, ...]:
-    """Some raw rows of columns (n,), with torch's predictions: where each number is least and greatest,
-    where each category comes first, and others at random. A table with fewer rows gives some more than once.
-    """
-    telling = [row for values in columns.values() for row in telling_rows(values)]
-    count = len(next(iter(columns.values())))
-    others = np.random.default_rng(seed).permutation(count)[:MOST_RANDOM_ROWS]
-    distinct = np.array(list(dict.fromkeys([*telling, *others.tolist()])), dtype=np.intp)
-    rows: list[int] = np.resize(distinct, max(FEWEST_GOLDEN_ROWS, len(set(telling)))).tolist()
-    kinds = {feature.name: feature.kind for feature in model.features}
-    chosen = {name: [plain(values[row], kinds[name]) for row in rows] for name, values in columns.items()}
-    predictions = model.predict(chosen)
-    return tuple(
-        GoldenRow(
-            inputs={name: values[index] for name, values in chosen.items()}, prediction=float(prediction)
-        )
-        for index, prediction in enumerate(predictions)
-    )
-
-
-def telling_rows(values: Column) -> list[int]:
-    """Which rows of a column (n,) have to be there, or its statistics could be wrong unseen."""
-    if isinstance(values, np.ndarray):
-        return [
-            int(np.nanargmin(values)),
-            int(np.nanargmax(values)),
-            *np.flatnonzero(np.isnan(values))[:1].tolist(),
-        ]
-    first: dict[object, int] = {}
-    for row, value in enumerate(values):
-        first.setdefault(value, row)
-    return [row for _, row in sorted(first.items(), key=lambda item: str(item[0]))]
+def library_versions() -> dict[str, str]:
+    """The versions of what decides the bits of the weights."""
+    return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
 
 
 def thinned(values: Matrix) -> Matrix:
     """At most 200,000 of the values (n,), evenly spaced, which is more than a picture can show."""
     return values[:: math.ceil(len(values) / MOST_PICTURED)]
-
-
-def plain(value: Any, kind: str) -> float | str | bool | None:
-    """A value of a column as JSON has it, a missing one as None."""
-    if isinstance(value, str) or value is None:
-        return value
-    if np.isnan(value):
-        return None
-    if kind == "date":
-        return dates.as_text(float(value))
-    return bool(value) if kind == "boolean" else float(value)
 
 
 def history_csv(history: tuple[float, ...]) -> bytes:

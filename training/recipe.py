@@ -253,13 +253,23 @@ class RecipeFile(Part):
 def read_recipe(path: Path) -> RecipeFile:
     """Read a TOML file; raises RecipeInvalid naming the first field that is wrong."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read as a TOML recipe: {error}"
+        raise RecipeInvalid(message) from None
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: bytes, where: str) -> RecipeFile:
+    """Parse the bytes of a TOML file, which are from `where`; raises RecipeInvalid as `read_recipe` does."""
+    try:
+        fields = tomllib.loads(content.decode())
         head = {name: fields.pop(name) for name in ("data", "name") if name in fields}
         return RecipeFile.model_validate({**head, "recipe": fields}, strict=False)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{path} cannot be read as a TOML recipe: {error}"
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{where} cannot be read as a TOML recipe: {error}"
     except ValidationError as error:
-        message = f"{path}: {first_fault(error)}"
+        message = f"{where}: {first_fault(error)}"
     raise RecipeInvalid(message)
 
 
