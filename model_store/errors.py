@@ -23,7 +23,7 @@ StoreError
     ├── FileDiffers         a file's size or SHA-256 is not the manifest's
     ├── ManifestInvalid     the manifest is not one, or contradicts itself
     ├── TensorsInvalid      tensors of other names, shapes or types than the network's, or not finite
-    └── GoldenDiffer        the recomputed predictions are not the ones made in training
+    └── GoldenDiffer        the recomputed predictions or bounds are not those of training
 """
 
 from typing import Any
@@ -202,4 +202,4 @@ class TensorsInvalid(VersionRefused):
 
 
 class GoldenDiffer(VersionRefused):
-    """The predictions recomputed from raw rows are not the ones made in training."""
+    """The predictions or bounds recomputed from raw rows are not the ones made in training."""
