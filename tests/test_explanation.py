@@ -264,7 +264,9 @@ def test_a_relu_network_is_explained_as_in_rational_numbers(
     row = toy_rows(1, seed)[0] | ({AGE.name: distance} if target is TARGET else {})
     expected = exact_parts(model.weights, encoded(row), target)
     found = explain(model, columns(row)).contributions
-    assert found == pytest.approx(per_input(expected), rel=0, abs=1e-12 * np.abs(expected).sum())
+    # The sums that a kink is found from are rounded, however little of the way is behind it.
+    tolerance = 1e-12 * np.abs(expected).sum() + 1e-15
+    assert found == pytest.approx(per_input(expected), rel=0, abs=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def holds(asked: Recipe, path: Path) -> bool:
     "asked",
     [
         recipe("sgd", learning_rate=0.5),
-        recipe("momentum"),
+        recipe("momentum", learning_rate=0.1),
         recipe("momentum", learning_rate=0.04),
         recipe("momentum", network={"hidden": [4]}, learning_rate=20.0),
         recipe("gd", network={"hidden": [4]}, learning_rate=500.0),
