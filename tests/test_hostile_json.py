@@ -396,7 +396,7 @@ def test_long_names_do_not_make_a_long_refusal(tmp_path: Path) -> None:
     golden = GoldenRow(inputs={feature.name: 5.25 for feature in features}, prediction=0.0)
     store = open_store(str(tmp_path / "store"))
     description = toy_description(Linear()).model_copy(
-        update={"features": features, "golden": (golden,) * 32}
+        update={"features": features, "golden": (golden,) * 32, "interval": None}
     )
     store.promote("toy", store.publish(description, dump_weights(weights), lambda _number: {}).version)
     with serving(tmp_path / "store") as url:

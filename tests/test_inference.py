@@ -318,7 +318,7 @@ def test_weights_and_groups_are_inputs_only_if_they_are_named() -> None:
         ({"schedule": {"seed": 3}}, "exact"),
         ({"schedule": {"epochs": 3}}, "gd"),
         ({"schedule": {"optimizer": "adam"}}, "adam"),
-        ({"network": {"hidden": [3]}}, "gd"),
+        ({"network": {"hidden": [3]}}, "adam"),
     ],
 )
 def test_a_line_through_features_that_nobody_chose_is_solved_for(

@@ -116,7 +116,7 @@ def test_the_new_cars_get_what_numpy_gives(trained: Trained, used_cars: Path) ->
     [
         (("--normalize", "none"), ["learning rate 0.1", "8.489e-11", "Kilometers_Driven reaches 6.5e+06"]),
         (
-            ("--optimizer", "sgd"),
+            ("--optimizer", "sgd", "--learning-rate", "0.1", "--holdout", "0.2"),
             ["learning rate 0.1", "0.013: on the 4,815 rows", "Driven reaches a z-score of 64.24"],
         ),
     ],

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from model_store.manifest import GroupSplit, Linear
+from model_store.manifest import GroupSplit
 from training.recipe import InputColumn, Recipe
 from training.study import ISO, MOST_TEXTS, NEGATIVE, Study
 
@@ -24,7 +24,6 @@ RARE = 10
 FREE_TEXT_WORDS = 3
 IDENTIFIER = re.compile(r"(?i:(.*[\W_])?(id|uuid|guid|pid)|index|row[\W_]?(number|no)?)|.*[a-z]I[Dd]")
 UNNAMED = re.compile("(?i)(unnamed.*|column_1)?")
-DESCENT = {"optimizer", "learning_rate", "epochs", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,16 @@ def infer(studies: Iterable[Study], recipe: Recipe) -> tuple[Decision, ...]:
 def closed(recipe: Recipe, decisions: Iterable[Decision]) -> Recipe:
     """The recipe with what was decided, and what suits features that nobody chose.
 
-    A category that is rare or new is 'other'. A line is solved for unless the schedule says how to descend.
+    A category that is rare or new is 'other'.
     """
     features = [decision.taken_as for decision in decisions if decision.taken_as]
     split, formats = recipe.split, {feature.name: feature.format for feature in features}
     if split.kind == "time" and split.format is None:
         split = split.model_copy(update={"format": formats.get(split.column)})
-    schedule = recipe.schedule
-    if isinstance(recipe.network, Linear) and not schedule.model_fields_set & DESCENT:
-        schedule = schedule.model_copy(update={"optimizer": "exact"})
     return recipe.model_copy(
         update={
             "features": tuple(features),
             "exclude": (),
-            "schedule": schedule,
             "split": split,
             "rare": recipe.rare or (1 if recipe.new_categories == "refuse" else RARE),
             "new_categories": recipe.new_categories or "other",

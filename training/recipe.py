@@ -208,8 +208,9 @@ class Recipe(Part):
     def _usual_optimizer(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
         if "optimizer" in schedule.model_fields_set:
             return schedule
-        kinds = [feature.kind for feature in info.data.get("features", ())]
-        optimizer = "gd" if kinds == ["numeric"] or schedule.is_descent else "exact"
+        kinds = [column.kind for column in info.data.get("features", ())]
+        is_lesson = kinds == ["numeric"] and not info.data.get("exclude")
+        optimizer = "gd" if is_lesson or schedule.is_descent else "exact"
         if isinstance(info.data.get("network"), Mlp):
             optimizer = "adam"
         return Schedule.model_validate({**schedule.model_dump(exclude_unset=True), "optimizer": optimizer})
