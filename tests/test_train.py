@@ -154,7 +154,7 @@ def test_the_published_mlp_predicts_in_the_targets_unit_what_torch_does(path: Pa
     table = read_table(path, made)
     model, held_out = train(made, table), evaluate(made, table)
     file = RecipeFile(data=path, name="cars", recipe=made)
-    learned = Learned(made, table, model, held_out, None, Findings())
+    learned = Learned(made, table, model, own_rows(model, table), held_out, None, Findings())
     manifest = publish(store, file, learned, "python -m training fit")
     loaded = store.load("cars", manifest.version).predictor
     columns = table.columns(table.blocks[0])

@@ -1,5 +1,6 @@
 """Scores with their bounds, and intervals that hold as many new rows as they say."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -7,15 +8,25 @@ import pytest
 from sklearn.metrics import r2_score
 
 from model_store.columns import Matrix
-from model_store.manifest import ResidualQuantiles
+from model_store.manifest import ResidualQuantiles, Uncertainty
+from training import uncertainty as subject
 from training.blocks import Blocks
 from training.data import Table
 from training.evaluate import claimed_interval, evaluate, own_rows
 from training.recipe import make_recipe
 from training.train import train
-from training.uncertainty import interval_around, uncertainty
+from training.uncertainty import interval_around
 
 NO_ROWS_OF_ITS_OWN = np.zeros(1)
+
+
+def uncertainty(
+    actual: Matrix, predicted: Matrix, weights: Matrix | None = None, groups: Matrix | None = None
+) -> Uncertainty:
+    """The bounds, which are there."""
+    bounds = subject.uncertainty(actual, predicted, weights, groups)
+    assert bounds is not None
+    return bounds
 
 
 def test_the_interval_covers_new_rows_as_often_as_it_says() -> None:
@@ -66,22 +77,31 @@ def test_the_bounds_of_scores_are_percentiles_of_rows_drawn_with_replacement() -
     actual, predicted = drawn(150, seed=0)
     rng = np.random.default_rng(1)
     orders = rng.integers(150, size=(4000, 150))
-    oracle = np.quantile([r2_score(actual[rows], predicted[rows]) for rows in orders], [0.05, 0.95])
+    # As far out as Student's t with 149 degrees of freedom: 1.6551 standard deviations, times √(150 / 149).
+    tail = NormalDist().cdf(-1.6551 * (150 / 149) ** 0.5)
+    oracle = np.quantile([r2_score(actual[rows], predicted[rows]) for rows in orders], [tail, 1 - tail])
     bounds = uncertainty(actual, predicted)
     # A percentile of a thousand drawings errs by about a fifteenth of the bounds' distance at most.
     assert [bounds.lower.r2, bounds.upper.r2] == pytest.approx(oracle, abs=np.ptp(oracle) / 12)
-    errors = np.quantile([np.mean(np.abs(actual - predicted)[rows]) for rows in orders], [0.05, 0.95])
+    errors = np.quantile([np.mean(np.abs(actual - predicted)[rows]) for rows in orders], [tail, 1 - tail])
     assert [bounds.lower.mae, bounds.upper.mae] == pytest.approx(errors, abs=np.ptp(errors) / 12)
     assert bounds.lower.rmse == pytest.approx(bounds.lower.mse**0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("rows", [200, 3000])
+def test_fewer_than_twenty_rows_or_groups_have_no_bounds() -> None:
+    assert subject.uncertainty(*drawn(19, seed=0)) is None
+    assert subject.uncertainty(*drawn(20, seed=0)) is not None
+    actual, predicted = drawn(200, seed=0)
+    assert subject.uncertainty(actual, predicted, groups=np.arange(200.0) % 19) is None
+
+
+@pytest.mark.parametrize("rows", [25, 200, 3000])
 def test_the_bounds_hold_the_populations_score_as_often_as_they_say(rows: int) -> None:
     trials, held = 100, 0
     for seed in range(trials):
         bounds = uncertainty(*drawn(rows, seed))
         held += bounds.lower.r2 <= 0.8 <= bounds.upper.r2
-    # Percentiles of 200 rows are a little narrow: three points, and three binomial standard errors.
+    # Percentiles of few rows are a little narrow: three points, and three binomial standard errors.
     assert held / trials == pytest.approx(0.9, abs=0.03 + 3 * (0.09 / trials) ** 0.5)
 
 

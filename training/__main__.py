@@ -18,7 +18,6 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from model_store.errors import InvalidName, StoreError
-from model_store.manifest import Manifest
 from model_store.store import open_store
 from model_store.versions import Version
 from training import pipeline
@@ -205,7 +204,7 @@ def fit_command(
     narrator, versions = Narrator(quiet=as_json), open_store(store)
     published = pipeline.fit(path, recipe, name, versions, command=context.obj, narrator=narrator)
     manifest = published.manifest
-    is_refused = promote and not anyway and is_worse_than_the_mean(manifest)
+    is_refused = promote and not anyway and published.learned.is_worse_than_the_mean
     if promote and not is_refused:
         versions.promote(name, manifest.version)
         narrator.say(f"it is promoted; serve it with: python -m app --store {store} --name {name}")
@@ -310,11 +309,6 @@ def sample_command(
 
 class NotPromoted(Exception):
     """A version that is in the store, but was not promoted."""
-
-
-def is_worse_than_the_mean(manifest: Manifest) -> bool:
-    """Whether a version's scores say so beyond what is uncertain."""
-    return manifest.metrics is not None and manifest.metrics.is_worse_than_the_mean
 
 
 def retrained(version: Version, data: Path | None, narrator: Narrator) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from training.rows import Rows, mean_squared_error
 GROWING_EPOCHS = 5
 PATIENCE = 20
 MOMENTUM = 0.9
-HIGHER = 1.1
+HIGHER, SWING = 1.1, 1000.0
 ROUNDING = 1e-9
 
 OnEpoch: TypeAlias = Callable[[int, float], None]
@@ -165,13 +165,14 @@ def descend(
 def record(history: list[float], cost: float, steady: bool) -> None:
     """Append the cost; raise Diverged if it is not finite or has grown for five epochs.
 
-    A `steady` descent must not grow at all, but for rounding; a noisy one may, below where it began.
+    A `steady` descent must not grow at all, but for rounding. Another may for a while: momentum that swings
+    just below its bound rises about a hundredfold first, which is 1 / (1 - its share)².
     """
     history.append(cost)
     if not math.isfinite(cost):
         raise Diverged(tuple(history))
     latest = history[-GROWING_EPOCHS - 1 :]
-    if len(latest) <= GROWING_EPOCHS or cost <= latest[-2] or (not steady and cost <= history[0]):
+    if len(latest) <= GROWING_EPOCHS or cost <= latest[-2] or (not steady and cost <= SWING * history[0]):
         return
     if latest == sorted(set(latest)) and cost > latest[0] * (1 + ROUNDING):
         raise Diverged(tuple(history))

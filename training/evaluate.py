@@ -91,6 +91,11 @@ class Own:
         """How many rows there are."""
         return len(self.residuals)
 
+    @property
+    def is_worse_than_the_mean(self) -> bool:
+        """Whether the mean is nearer to the rows by more than a hundredth."""
+        return self.cost > 1.01 * self.variance
+
 
 def own_rows(model: Model, table: Table) -> Own:
     """How a model errs on the rows of the table that it was fitted on."""

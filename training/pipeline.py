@@ -99,7 +99,7 @@ def learn(path: Path, recipe: Recipe, *, narrator: Narrator = SILENT) -> Learned
     interval = claimed_interval(model, own, held_out) if held_out else None
     verdicts = verdicts_on(recipe, model, own, held_out, interval)
     narrator.remarks(verdicts)
-    return Learned(recipe, table, model, held_out, interval, replace(findings, verdicts=verdicts))
+    return Learned(recipe, table, model, own, held_out, interval, replace(findings, verdicts=verdicts))
 
 
 def train_on_all(recipe: Recipe, table: Table, narrator: Narrator) -> Model:

@@ -23,7 +23,7 @@ from model_store.manifest import (
 from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
 from training.data import Table
-from training.evaluate import HeldOut
+from training.evaluate import HeldOut, Own
 from training.golden import golden_rows
 from training.recipe import Recipe, RecipeFile
 from training.recipe_toml import recipe_toml
@@ -41,15 +41,22 @@ MOST_PICTURED = 200_000
 class Learned:
     """A model, fitted by a recipe on all rows of a table, and the interval around its predictions.
 
-    `held_out` is how models like it did on rows they had not seen.
+    `held_out` is how models like it did on rows they had not seen, `own` how it does on its own.
     """
 
     recipe: Recipe
     table: Table
     model: Model
+    own: Own
     held_out: HeldOut | None
     interval: ResidualQuantiles | None
     findings: Findings
+
+    @property
+    def is_worse_than_the_mean(self) -> bool:
+        """Whether predicting the mean errs less, beyond what is uncertain, or even on its own rows."""
+        metrics = self.held_out and self.held_out.metrics
+        return self.own.is_worse_than_the_mean or bool(metrics and metrics.is_worse_than_the_mean)
 
 
 def publish(store: Store, file: RecipeFile, learned: Learned, command: str | None) -> Manifest:

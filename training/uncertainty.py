@@ -1,6 +1,7 @@
 """How sure the scores are, and the interval around a prediction."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -9,29 +10,44 @@ from model_store.manifest import ResidualQuantiles, Scores, Uncertainty
 
 COVERAGE = 0.9
 RESAMPLES, MOST_PARTS = 1000, 500
-FEWEST_ROWS = 9
+FEWEST_ROWS, FEWEST_DRAWN = 9, 20
 
 
 def uncertainty(
     actual: Matrix, predicted: Matrix, weights: Matrix | None = None, groups: Matrix | None = None
-) -> Uncertainty:
+) -> Uncertainty | None:
     """Between which bounds the scores of n predictions would lie for other rows like these; each (n,).
 
-    The percentiles of the scores of rows drawn with replacement, of `groups` whole ones (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). More than 500 rows are put at random
-    into as many parts, which are drawn whole. A drawing of equal rows has no R² and does not count there.
+    The percentiles of the scores of rows drawn with replacement, of `groups` whole ones, somewhat further out
+    the fewer there are (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 3.4: the
+    expanded percentile interval). More than 500 rows are put at random into as many parts, which are drawn
+    whole. A drawing of equal rows has no R² and does not count there. None for fewer than 20 rows or groups,
+    whose scores could be anything.
     """
     sums = sums_of_parts(actual - np.average(actual, weights=weights), actual - predicted, weights, groups)
+    if len(sums) < FEWEST_DRAWN:
+        return None
     draws = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
     weight, total, squares, errors, error_squares = (draws @ sums).T
     mse, variance = error_squares / weight, squares / weight - (total / weight) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = 1 - mse / np.where(variance > 0, variance, np.nan)
     drawn = np.array([mse, np.sqrt(mse), errors / weight, r2])
-    tail = (1 - COVERAGE) / 2
+    tail = expanded((1 - COVERAGE) / 2, len(sums))
     lower, upper = np.nanquantile(drawn, [tail, 1 - tail], axis=1).tolist()
     bounds = [Scores(**dict(zip(Scores.model_fields, bound, strict=True))) for bound in (lower, upper)]
     return Uncertainty(coverage=COVERAGE, lower=bounds[0], upper=bounds[1])
+
+
+def expanded(tail: float, count: int) -> float:
+    """The share of drawings of `count` parts to leave out on a side for about `tail` of the scores.
+
+    A t-distribution's, whose quantile is expanded in that of the normal distribution (Abramowitz and Stegun,
+    Handbook of Mathematical Functions, 1964, formula 26.7.5, its first two terms).
+    """
+    normal = NormalDist()
+    z = normal.inv_cdf(tail)
+    return normal.cdf(math.sqrt(count / (count - 1)) * (z + (z**3 + z) / (4 * (count - 1))))
 
 
 def sums_of_parts(actual: Matrix, residuals: Matrix, weights: Matrix | None, groups: Matrix | None) -> Matrix:

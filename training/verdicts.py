@@ -16,6 +16,8 @@ from training.uncertainty import FEWEST_ROWS
 TELLING = 0.01
 # Costs are level if they differ by less of the target's variance.
 LEVEL = 1e-6
+# How many times the mean squared error may be another's where it is not known how sure it is.
+UNCERTAIN = 2.0
 
 
 def verdicts_on(
@@ -47,7 +49,12 @@ def beside_the_mean(recipe: Recipe, model: Model, held_out: HeldOut) -> Iterator
     """Whether predicting the mean would do as well, or better."""
     metrics = held_out.metrics
     bounds = metrics.uncertainty
-    assert bounds is not None
+    if bounds is None:
+        found = (
+            f"Its {metrics.rows} held-out rows, or their groups, are too few to tell how sure its scores are"
+        )
+        yield Remark(None, found, metrics.rows, "Give more rows")
+        return
     r2 = f"R² on held-out rows is {with_bounds(metrics.model.r2, bounds.lower.r2, bounds.upper.r2)}"
     if metrics.is_worse_than_the_mean:
         yield Remark(None, f"It is worse than predicting the mean: {r2}", metrics.rows, way_on(recipe, model))
@@ -58,7 +65,7 @@ def beside_the_mean(recipe: Recipe, model: Model, held_out: HeldOut) -> Iterator
 
 def worse_on_its_own(recipe: Recipe, model: Model, own: Own) -> Iterator[Remark]:
     """Whether the mean is nearer to the rows that the model was fitted on."""
-    if own.cost > (1 + TELLING) * own.variance:
+    if own.is_worse_than_the_mean:
         found = (
             f"It is worse than the mean even on its own rows: its cost is {own.cost:.4g}, that of the mean "
             f"{own.variance:.4g}"
@@ -79,9 +86,9 @@ def beside_the_line(recipe: Recipe, held_out: HeldOut) -> Iterator[Remark]:
 def unlike_the_scored(own: Own, held_out: HeldOut) -> Iterator[Remark]:
     """Whether the model errs more on its own rows than the scored ones did on rows they had not seen."""
     metrics = held_out.metrics
-    assert metrics.uncertainty is not None
     unseen = float(np.mean(held_out.residuals**2))
-    if own.cost * metrics.model.mse > unseen * metrics.uncertainty.upper.mse:
+    uncertain = metrics.uncertainty.upper.mse / metrics.model.mse if metrics.uncertainty else UNCERTAIN
+    if own.cost > unseen * uncertain:
         found = (
             f"It errs more on the rows it was fitted on, cost {own.cost:.4g}, than the models that were "
             f"scored on rows they had not seen, {unseen:.4g}: its scores are those of others"
