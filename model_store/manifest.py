@@ -176,7 +176,7 @@ class Folds(Part):
 
 
 class Uncertainty(Part):
-    """Between which bounds the model's scores lie in the share `coverage` of tables like this one."""
+    """Bounds of the scores on endlessly many rows like those held out, with confidence `coverage`."""
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
     lower: Scores
@@ -197,6 +197,11 @@ class Metrics(Part):
     since: str | None = None
     folds: Folds | None = None
     uncertainty: Uncertainty | None = None
+
+    @property
+    def spread(self) -> Folds | None:
+        """How the scores vary over the folds, where a fold has ten rows or more: fewer say nothing."""
+        return self.folds if self.folds and self.rows >= 10 * self.folds.count else None
 
     @property
     def is_worse_than_the_mean(self) -> bool:

@@ -73,7 +73,7 @@ def score_lines(manifest: Manifest) -> list[str]:
     return [
         *(f"scores    {line}" for line in score_table(metrics)),
         f"rows      {metrics.rows} held-out ones{f': {how}' if how else ''}",
-        *([f"folds     {folds_text(metrics.folds)}"] if metrics.folds else []),
+        *([f"folds     {folds_text(metrics.spread)}"] if metrics.spread else []),
     ]
 
 
@@ -98,7 +98,8 @@ def score_table(metrics: Metrics) -> list[str]:
         )
     ]
     rows = zip(["", *scores], *columns, strict=True)
-    return [f"{label:19}  {'  '.join(cells)}".rstrip() for label, *cells in rows]
+    lines = [f"{label:19}  {'  '.join(cells)}".rstrip() for label, *cells in rows]
+    return [*lines, f"in brackets {bounds.coverage:.0%} bounds"] if bounds else lines
 
 
 def read_by_people(scores: Scores) -> tuple[float, float, float]:

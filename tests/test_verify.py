@@ -83,7 +83,7 @@ def test_without_training_again_no_table_is_read(table: Path, store: Store, veri
     assert (found["name"], found["version"]) == (manifest.name, 1)
     code, _, errors = verify("--retrain")
     assert code == 3
-    assert "table.csv cannot be read" in errors
+    assert "table.csv, which the version was trained on, is not here: say where with --data" in errors
     assert verify("--data", table)[0] == 2
 
 

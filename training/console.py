@@ -118,8 +118,8 @@ class Narrator:
         self.say(f"on {metrics.rows:,} held-out rows{metrics.how_held_out(recipe.split)}{weighted}")
         for line in score_table(metrics):
             self.say(line)
-        if metrics.folds:
-            self.say(folds_text(metrics.folds))
+        if metrics.spread:
+            self.say(folds_text(metrics.spread))
 
     def checked(self, manifest: Manifest) -> None:
         """That a version passed the checks of loading it."""

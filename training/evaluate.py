@@ -176,8 +176,9 @@ def best_epochs(table: Table, outcomes: Sequence[Outcome]) -> int:
     if not epochs:
         message = (
             f"no epoch of training does any good on rows left out of the {table.rows} of {table.source}: "
-            "they are too few for this network, or tell nothing of the target. Give more rows, or take "
-            "--network linear"
+            "they are too few for this network, tell nothing of the target, or the optimizer "
+            f"{table.recipe.schedule.optimizer} is too slow for them. Give more rows, or take --optimizer adam "
+            "or --network linear"
         )
         raise DataError(message)
     return epochs

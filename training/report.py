@@ -134,7 +134,7 @@ def verdict(description: Description) -> str:
         scores.rmse for scores in (metrics.model, metrics.predict_the_mean, metrics.least_squares)
     )
     how = metrics.how_held_out(description.training.split)
-    folds = f" Fold by fold: {folds_text(metrics.folds)}." if metrics.folds else ""
+    folds = f" Fold by fold: {folds_text(metrics.spread)}." if metrics.spread else ""
     return (
         f"On {shown(metrics.rows)} rows it had not seen{how}, its root mean squared error is "
         f"{with_unit(rmse, unit)}{between(metrics, 'rmse')}: {against(rmse, mean)} predicting the mean, "

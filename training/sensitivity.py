@@ -41,8 +41,9 @@ def input_effects(network: FeedForward, encoded: Matrix) -> Matrix:
 def weight_effects(network: FeedForward, encoded: Matrix, asked: Mask) -> Matrix:
     """How far the output for n rows (n, inputs) moves without each of the weights asked for: (n, asked).
 
-    What becomes of the weight's own unit is exact, also where that goes on or off; what this does to the
-    output is taken to first order. `asked` (weights,) has the weights layer by layer, in a layer unit by
+    What becomes of the weight's own unit is exact, also where that goes off; what this does to the output is
+    taken to first order. A unit that is off shows nothing: there a somewhat other weight would do
+    as well. `asked` (weights,) has the weights layer by layer, in a layer unit by
     unit, the unit's bias last.
     """
     with torch.enable_grad():
@@ -55,7 +56,8 @@ def weight_effects(network: FeedForward, encoded: Matrix, asked: Mask) -> Matrix
         part = weights[units, inputs] * torch.column_stack([entering, torch.ones(len(entering))])[:, inputs]
         if index < len(network.hidden):
             without = network.activation(layer(entering)[:, units] - part)
-            part = (without - passage.entering[index + 1][:, units]) * passage.slopes[index + 1][:, units]
+            activation = passage.entering[index + 1][:, units]
+            part = (without - activation) * (activation != 0) * passage.slopes[index + 1][:, units]
         effects.append(part.abs().numpy())
         start += weights.numel()
     return np.concatenate(effects, axis=1)

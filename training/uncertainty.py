@@ -16,7 +16,7 @@ FEWEST_ROWS, FEWEST_DRAWN = 9, 20
 def uncertainty(
     actual: Matrix, predicted: Matrix, weights: Matrix | None = None, groups: Matrix | None = None
 ) -> Uncertainty | None:
-    """Between which bounds the scores of n predictions would lie for other rows like these; each (n,).
+    """Bounds of the scores on endlessly many rows like these, of n predictions; each (n,).
 
     The percentiles of the scores of rows drawn with replacement, of `groups` whole ones, somewhat further out
     the fewer there are (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 3.4: the

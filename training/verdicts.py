@@ -29,7 +29,7 @@ def verdicts_on(
     return (
         *beside_the_mean(recipe, model, held_out),
         *beside_the_line(recipe, held_out),
-        *unlike_the_scored(own, held_out),
+        *unlike_the_scored(recipe, own, held_out),
         *far_from_optimal(recipe, model, own),
         *stopped_early(recipe, held_out),
         *without_interval(model, held_out, interval),
@@ -83,7 +83,7 @@ def beside_the_line(recipe: Recipe, held_out: HeldOut) -> Iterator[Remark]:
         yield Remark(None, found, held_out.metrics.rows, "Try --network linear")
 
 
-def unlike_the_scored(own: Own, held_out: HeldOut) -> Iterator[Remark]:
+def unlike_the_scored(recipe: Recipe, own: Own, held_out: HeldOut) -> Iterator[Remark]:
     """Whether the model errs more on its own rows than the scored ones did on rows they had not seen."""
     metrics = held_out.metrics
     unseen = float(np.mean(held_out.residuals**2))
@@ -93,7 +93,11 @@ def unlike_the_scored(own: Own, held_out: HeldOut) -> Iterator[Remark]:
             f"It errs more on the rows it was fitted on, cost {own.cost:.4g}, than the models that were "
             f"scored on rows they had not seen, {unseen:.4g}: its scores are those of others"
         )
-        advice = "Its training does not settle: take a lower --learning-rate, or --optimizer exact for a line"
+        advice = (
+            "Its training does not settle: take --optimizer exact, or a lower --learning-rate"
+            if isinstance(recipe.network, Linear)
+            else "Its training does not settle: give more rows, or take --network linear"
+        )
         yield Remark(None, found, metrics.rows, advice)
 
 

@@ -16,6 +16,7 @@ from training.data import DataError, Table
 from training.pipeline import learn
 from training.publish import describe, library_versions
 from training.recipe import RecipeFile, parse_recipe
+from training.sources import STANDARD_INPUT
 
 COMPARED = {"target", "features", "network", "training", "metrics", "interval"}
 # What may differ while the bits are the same; it is told beforehand.
@@ -63,8 +64,12 @@ def train_again(version: Version, data: Path | None, tell: Callable[[str], None]
     for library, now in library_versions().items():
         if training.libraries.get(library) != now:
             tell(f"the version was trained with {library} {training.libraries.get(library)}, here is {now}")
+    table = data or file.data
+    if table != STANDARD_INPUT and not table.exists():
+        message = f"the table {table}, which the version was trained on, is not here: say where with --data"
+        raise DataError(message)
     watch = DataWatch(quiet=True, sha256=training.data_sha256, tell=tell)
-    learned = learn(data or file.data, file.recipe, narrator=watch)
+    learned = learn(table, file.recipe, narrator=watch)
     again = describe(file.name, learned)
     tensors = learned.model.fitted.network.tensors()
     return [*other_tensors(version.predictor.weights, tensors), *other_facts(version.manifest, again)]
