@@ -9,8 +9,8 @@ from model_store.tables import with_bounds
 from training.evaluate import HeldOut, Own
 from training.recipe import Recipe
 from training.remarks import Remark
+from training.residuals import FEWEST_ROWS
 from training.train import Model
-from training.uncertainty import FEWEST_ROWS
 
 # By which share a cost or an error has to be above another to be told.
 TELLING = 0.01
@@ -80,7 +80,7 @@ def unlike_the_scored(own: Own, held_out: HeldOut) -> Iterator[Remark]:
     """Whether the model errs more on its own rows than the scored ones did on rows they had not seen."""
     metrics = held_out.metrics
     assert metrics.uncertainty is not None
-    unseen = float(np.mean(held_out.residuals**2))
+    unseen = float(np.mean(held_out.residuals.values**2))
     if own.cost * metrics.model.mse > unseen * metrics.uncertainty.upper.mse:
         found = (
             f"It errs more on the rows it was fitted on, cost {own.cost:.4g}, than the models that were "
