@@ -1,5 +1,6 @@
 """Intervals that hold as many new rows as they say, of all predictions and of the least and the greatest."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from model_store.manifest import ResidualQuantiles
 from training.blocks import Blocks
 from training.data import Table
 from training.evaluate import claimed_interval, evaluate, own_rows
-from training.intervals import interval_around
+from training.intervals import coverage_by_tenth, interval_around
 from training.recipe import make_recipe
 from training.residuals import Residuals
 from training.train import train
@@ -59,6 +60,129 @@ def test_an_interval_holds_its_prediction_and_as_many_of_the_models_own_residual
     wider = interval_around(alike(held_out), alike(own))
     assert wider is not None
     assert (wider.lower, wider.upper, wider.method) == (-9.0, 9.0, "split conformal")
+
+
+def wedge(rows: int, rng: np.random.Generator, folds: int = 5) -> Residuals:
+    """Predictions from 1 to 20 and normal residuals whose standard deviation is a fifth of the prediction."""
+    outputs = rng.uniform(1, 20, rows)
+    return Residuals(outputs, 0.2 * outputs * rng.normal(size=rows), np.arange(rows) % folds)
+
+
+def level(rows: int, rng: np.random.Generator, folds: int = 5) -> Residuals:
+    """Predictions that say nothing of the residuals, which are normal."""
+    return Residuals(rng.normal(size=rows), rng.normal(size=rows), np.arange(rows) % folds)
+
+
+def around(residuals: Residuals, own: Residuals = NO_ROWS_OF_ITS_OWN) -> ResidualQuantiles:
+    """The interval, which there is."""
+    interval = interval_around(residuals, own)
+    assert interval is not None
+    return interval
+
+
+def held_in_tenths(residuals: Residuals, interval: ResidualQuantiles) -> Matrix:
+    """The share of rows that lie in their intervals, by tenth of the prediction: (10,)."""
+    (lower, upper), actual = interval.bounds(residuals.outputs), residuals.outputs + residuals.values
+    held = (lower <= actual) & (actual <= upper)
+    return np.array([held[rows].mean() for rows in np.array_split(np.argsort(residuals.outputs), 10)])
+
+
+@pytest.mark.parametrize("folds", [1, 2, 5, 200])
+def test_where_the_model_errs_more_the_interval_is_wider_and_holds_as_many_everywhere(folds: int) -> None:
+    trials, rows, fresh = 30, 1000, 2000
+    tenths = []
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        interval = around(wedge(rows, rng, folds))
+        assert interval.scale is not None
+        tenths.append(held_in_tenths(wedge(fresh, rng), interval))
+    # A tenth's bounds come from a tenth of the rows.
+    error = ((0.09 / (rows / 10) + 0.09 / (fresh / 10)) / trials) ** 0.5
+    assert (np.mean(tenths, axis=0) > 0.9 - 3 * error).all()
+    assert np.mean(tenths) == pytest.approx(0.9, abs=0.01)
+
+
+def test_one_width_holds_nearly_all_of_the_least_predictions_and_too_few_of_the_greatest() -> None:
+    rng = np.random.default_rng(0)
+    made, new = wedge(1000, rng), wedge(20_000, rng)
+    one, scaled = around(alike(made.values)), around(made)
+    tenths = held_in_tenths(new, one)
+    assert tenths[0] == 1
+    assert tenths[-1] < 0.75
+    narrower, wider = (np.ptp(interval.bounds(new.outputs), axis=0).mean() for interval in (scaled, one))
+    assert narrower < 0.9 * wider
+
+
+@pytest.mark.parametrize("rows", [30, 100, 500, 2000])
+def test_where_the_model_errs_alike_intervals_are_hardly_wider_than_one_width(rows: int) -> None:
+    for seed in range(20):
+        made = level(rows, np.random.default_rng(seed))
+        one, interval = around(alike(made.values)), around(made)
+        assert np.ptp(interval.bounds(made.outputs), axis=0).mean() <= 1.1 * (one.upper - one.lower)
+        assert interval.scale is None or rows > 100
+
+
+def test_folds_whose_models_predict_each_in_a_place_of_its_own_have_one_width() -> None:
+    rng = np.random.default_rng(0)
+    folds = np.arange(1000) % 5
+    values = rng.normal(size=1000) * (1 + 2 * (folds == 4))
+    assert around(Residuals(folds + 0.1 * rng.normal(size=1000), values, folds)).scale is None
+
+
+@pytest.mark.parametrize(
+    "residuals",
+    [
+        Residuals(np.arange(500.0), np.zeros(500)),
+        Residuals(np.arange(500.0), np.where(np.arange(500) == 7, 1.0, 0.0)),
+        Residuals(np.zeros(500), np.arange(500.0)),
+        Residuals(np.arange(500.0) % 2, np.arange(500.0) % 3),
+        Residuals(np.append(np.arange(499.0) / 1e9, 1.0), np.arange(500.0) ** 2),
+    ],
+    ids=["none errs", "one errs", "one prediction", "two predictions", "one far away"],
+)
+def test_what_tells_nothing_of_where_the_model_errs_has_one_width(residuals: Residuals) -> None:
+    assert around(residuals).scale is None
+
+
+def test_predictions_of_few_values_have_each_their_width() -> None:
+    rng = np.random.default_rng(0)
+    outputs = rng.choice([1.0, 2.0, 5.0], 2000, p=[0.7, 0.2, 0.1])
+    scale = around(Residuals(outputs, outputs * rng.normal(size=2000))).scale
+    assert scale is not None
+    assert scale.outputs == (1.0, 2.0, 5.0)
+    # Nine in ten standard normal numbers are at most 1.645 from zero.
+    assert np.array(scale.sizes) / 1.645 == pytest.approx(np.array([1.0, 2.0, 5.0]), rel=0.15)
+
+
+def test_the_models_own_residuals_widen_the_interval_in_the_units_of_its_scale() -> None:
+    made, own = wedge(1000, np.random.default_rng(0)), wedge(1000, np.random.default_rng(1))
+    narrow, wide = around(made), around(made, Residuals(own.outputs, 3 * own.values))
+    assert wide.scale == narrow.scale
+    assert wide.upper / narrow.upper == pytest.approx(3, rel=0.15)
+
+
+@pytest.mark.parametrize("folds", [1, 2, 5, 1000])
+@pytest.mark.parametrize("make", [wedge, level])
+def test_tenths_are_held_as_often_as_is_claimed_within_their_error(
+    make: Callable[[int, np.random.Generator, int], Residuals], folds: int
+) -> None:
+    tenths = coverage_by_tenth(make(1000, np.random.default_rng(3), folds))
+    assert [tenth.rows for tenth in tenths] == [100] * 10
+    assert [tenth.error for tenth in tenths] == [pytest.approx(0.03)] * 10
+    assert all(abs(tenth.held - 0.9) < 3.5 * tenth.error for tenth in tenths)
+    borders = [border for tenth in tenths for border in (tenth.least, tenth.most)]
+    assert borders == sorted(borders)
+
+
+def test_tenths_are_judged_by_the_intervals_of_other_folds() -> None:
+    made = level(1000, np.random.default_rng(0))
+    assert made.folds is not None
+    shifted = Residuals(made.outputs, made.values + 100 * (made.folds == 0), made.folds)
+    assert np.mean([tenth.held for tenth in coverage_by_tenth(shifted)]) < 0.8
+
+
+def test_few_rows_have_no_tenths() -> None:
+    assert coverage_by_tenth(level(99, np.random.default_rng(0))) == ()
 
 
 def rows_of(count: int, inputs: int, rng: np.random.Generator) -> Matrix:
