@@ -5,7 +5,7 @@ give the same bytes. It computes no metric; what it says in figures it reads fro
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         findings=evidence.findings,
         weights=evidence.weights if len(evidence.weights) <= MOST_PICTURED else (),
         rank_warning=evidence.rank_warning,
-        tenths=evidence.tenths,
+        tenths=[in_unit(description.target, tenth) for tenth in evidence.tenths],
         summary=summary(description),
         verdict=verdict(description),
         promise=promise(description),
@@ -194,6 +194,12 @@ def beside(bound: float, unit: str | None) -> str:
 def with_unit(number: float, unit: str | None) -> str:
     """A number and its unit."""
     return f"{shown(number)} {unit}" if unit else shown(number)
+
+
+def in_unit(target: Target, tenth: Tenth) -> Tenth:
+    """A tenth of the predictions from and to what they are in the target's unit."""
+    least, most = (float(target.untransformed(output)) for output in (tenth.least, tenth.most))
+    return replace(tenth, least=least, most=most)
 
 
 def labelled(column: NumericFeature | Target) -> str:
