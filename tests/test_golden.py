@@ -15,10 +15,11 @@ from model_store.answers import Answerer
 from model_store.columns import CategoricalFeature, DateFeature
 from model_store.errors import GoldenDiffer
 from model_store.golden import check_golden, rounding
-from model_store.manifest import Linear, Mlp
+from model_store.manifest import Linear, Mlp, ResidualQuantiles
 from model_store.predictor import Predictor
+from model_store.scale import Scale
 from model_store.store import open_store
-from tests.toys import expected_outputs, toy_weights
+from tests.toys import expected_outputs, toy_description, toy_weights
 from training.pipeline import fit
 from training.recipe import make_recipe
 
@@ -231,6 +232,13 @@ def test_no_size_or_output_of_the_intervals_scale_can_change_by_a_billionth_unse
             scale = interval.scale.model_copy(update={field: changed})
             update = {"interval": interval.model_copy(update={"scale": scale})}
             assert is_refused(replace(wedge, description=wedge.description.model_copy(update=update)))
+
+
+def test_a_steep_scale_may_multiply_the_rounding_of_outputs() -> None:
+    scale = Scale(outputs=tuple(map(float, range(-30, 31))), sizes=tuple([1.0, 1e7] * 30 + [1.0]))
+    interval = ResidualQuantiles(coverage=0.9, lower=-1.0, upper=1.0, scale=scale)
+    model = Mlp(hidden=(7, 3))
+    check_golden(Predictor(toy_description(model, interval=interval), toy_weights(model, 5)), "here")
 
 
 def test_a_scale_that_golden_rows_do_not_know_is_refused(wedge: Predictor) -> None:

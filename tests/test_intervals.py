@@ -136,7 +136,7 @@ def test_folds_whose_models_predict_each_in_a_place_of_its_own_have_one_width() 
         Residuals(np.arange(500.0), np.where(np.arange(500) == 7, 1.0, 0.0)),
         Residuals(np.zeros(500), np.arange(500.0)),
         Residuals(np.arange(500.0) % 2, np.arange(500.0) % 3),
-        Residuals(np.append(np.arange(499.0) / 1e9, 1.0), np.arange(500.0) ** 2),
+        Residuals(np.append(np.arange(999.0) / 1e10, 1.0), np.arange(1000.0) * np.cos(np.arange(1000.0))),
     ],
     ids=["none errs", "one errs", "one prediction", "two predictions", "one far away"],
 )

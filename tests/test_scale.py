@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from model_store.golden import EPSILON, scale_rounding
+from model_store.golden import scale_rounding
 from model_store.manifest import ResidualQuantiles
 from model_store.scale import Scale
 
@@ -33,9 +33,11 @@ def test_sizes_are_linear_between_the_outputs_and_level_beyond() -> None:
 
 
 @given(scales(), st.lists(st.floats(allow_nan=True), max_size=30), st.floats(-10, 0), st.floats(0, 10))
+@example(Scale(outputs=(0.0, 0.1, 0.3), sizes=(1e9, 1e-9, 1e9)), [], -1.0, 1.0)
 @example(SCALE, [-0.0, 0.0, math.inf, -math.inf, 1e308, -1e308, 5e-324], -1.0, 1.0)
 def test_a_row_has_the_bits_of_a_batch(scale: Scale, drawn: list[float], lower: float, upper: float) -> None:
-    outputs = [*drawn, *scale.outputs, *np.nextafter(scale.outputs, np.inf).tolist()]
+    outputs = [*drawn, *scale.outputs]
+    outputs += [*np.nextafter(scale.outputs, np.inf).tolist(), *np.nextafter(scale.outputs, -np.inf).tolist()]
     batch, size_at = scale.at(np.array(outputs)), scale.row_scale()
     assert np.array([size_at(output) for output in outputs]).tobytes() == batch.tobytes()
     assert (batch[np.isfinite(outputs)] > 0).all()
@@ -46,13 +48,14 @@ def test_a_row_has_the_bits_of_a_batch(scale: Scale, drawn: list[float], lower: 
     assert np.array([alone(output) for output in outputs]).T.tobytes() == together.tobytes()
 
 
-@given(scales(), st.floats(-1e9, 1e9), st.floats(0, 1e-9))
+@given(scales(), st.floats(-1e9, 1e9), st.integers(1, 4))
+@example(Scale(outputs=(0.0, 1e9), sizes=(1e9, 1e9 + 1)), 59.604644775390625, 1)
 def test_sizes_at_outputs_a_little_apart_are_no_further_apart_than_is_said(
-    scale: Scale, output: float, apart: float
+    scale: Scale, output: float, steps: int
 ) -> None:
-    outputs = np.array([output, output + apart])
-    before, after = scale.at(outputs)
-    assert abs(after - before) <= scale_rounding(scale, np.diff(outputs))[0] * (1 + 4 * EPSILON)
+    outputs = output + np.spacing(output) * np.arange(-steps, steps + 1)
+    sizes, allowed = scale.at(outputs), scale_rounding(scale, np.array([np.ptp(outputs)]))
+    assert np.ptp(sizes) <= allowed[0]
 
 
 @pytest.mark.parametrize(
