@@ -84,8 +84,8 @@ class Answerer:
         description = predictor.description
         self._features, self._target = description.features, description.target
         self._is_transformed = self._target.transform != "none"
-        interval = description.interval
-        self._residuals = None if interval is None else (interval.lower, interval.upper)
+        self._interval = description.interval
+        self._row_bounds = self._interval.row_bounds() if self._interval else None
         self._rangers = [
             (index, feature.name, ranger)
             for index, feature in enumerate(self._features)
@@ -103,12 +103,11 @@ class Answerer:
         The same row gives the same 64 bits alone and anywhere in a batch. An input far outside the
         training range may overflow to an infinity: the caller decides what that means.
         """
-        outputs, residuals = self._predictor.outputs(columns), self._residuals
+        outputs = self._predictor.outputs(columns)
         outside = out_of_range(self._features, columns)
         lower = upper = None
-        if residuals is not None:
-            bounds = (outputs + residual for residual in residuals)
-            lower, upper = map(self._target.untransformed, bounds)
+        if self._interval is not None:
+            lower, upper = map(self._target.untransformed, self._interval.bounds(outputs))
             far = far_rows(self._features, columns, outside)
             lower[far] = upper[far] = np.nan
         return Answers(self._target.untransformed(outputs), lower, upper, outside)
@@ -116,13 +115,13 @@ class Answerer:
     def answer_row(self, row: Row) -> Answer:
         """Answer one row, its values in the features' order: the same bits as `answer`."""
         value = lower = upper = self._predictor.row_output(row)
-        residuals = self._residuals
-        if residuals is not None:
-            lower, upper = value + residuals[0], value + residuals[1]
+        row_bounds = self._row_bounds
+        if row_bounds is not None:
+            lower, upper = row_bounds(value)
         if self._is_transformed:
             lower, value, upper = map(float, map(self._target.untransformed, (lower, value, upper)))
         outside = [name for index, name, is_outside in self._rangers if is_outside(row[index])]
-        if residuals is None or (outside and self._is_far(row)):
+        if row_bounds is None or (outside and self._is_far(row)):
             return Answer(value, None, None, outside)
         return Answer(value, lower, upper, outside)
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from model_store.columns import Matrix, encode, read_columns
 from model_store.errors import GoldenDiffer
-from model_store.manifest import Description, Mlp, Network, Target
+from model_store.manifest import Description, Mlp, Network, ResidualQuantiles, Target
 from model_store.predictor import Predictor, activate
+from model_store.scale import Scale
 
 EPSILON = float(np.finfo(np.float64).eps)
-# By which numpy's and torch's exponential or hyperbolic tangent of the same number may differ.
+# By which numpy's and torch's exponential or hyperbolic tangent of the same number may differ; an
+# interpolation in a few steps is off by less.
 ULPS = 8
 # Rows of earlier schema versions have no bounds of an interval.
 FIRST_WITH_BOUNDS = 4
@@ -37,28 +39,46 @@ def check_golden(predictor: Predictor, path: str) -> None:
         raise GoldenDiffer(path, f"a golden row cannot be read ({error})") from None
     outputs = predictor.outputs(columns)
     apart = rounding(description.network, predictor.weights, encode(description.features, columns))
-    for name, residual in residuals(description).items():
+    for name, (numbers, apart_numbers) in stated(description, outputs, apart).items():
         expected = np.array([getattr(row, name) for row in description.golden])
-        actual = description.target.untransformed(outputs + residual)
-        allowed = untransformed_rounding(description.target, outputs + residual, apart)
+        actual = description.target.untransformed(numbers)
+        allowed = untransformed_rounding(description.target, numbers, apart_numbers)
         check_equal(path, name, actual, expected, allowed)
 
 
 def check_bounded(description: Description, path: str) -> None:
     """Raise GoldenDiffer for a golden row without the interval's bounds, or with those of no interval."""
-    has_bounds = set(residuals(description)) > {"prediction"}
+    has_bounds = bounded_by(description) is not None
     for index, row in enumerate(description.golden):
         if {row.lower is not None, row.upper is not None} != {has_bounds}:
             what = "lacks the interval's bounds" if has_bounds else "has bounds of no interval"
             raise GoldenDiffer(path, f"golden row {index} {what}")
 
 
-def residuals(description: Description) -> dict[str, float]:
-    """What each number of a golden row adds to the network's output."""
-    interval = description.interval
-    if interval is None or description.schema_version < FIRST_WITH_BOUNDS:
-        return {"prediction": 0.0}
-    return {"prediction": 0.0, "lower": interval.lower, "upper": interval.upper}
+def bounded_by(description: Description) -> ResidualQuantiles | None:
+    """The interval whose bounds the golden rows have."""
+    return description.interval if description.schema_version >= FIRST_WITH_BOUNDS else None
+
+
+def stated(description: Description, outputs: Matrix, apart: Matrix) -> dict[str, tuple[Matrix, Matrix]]:
+    """The numbers of golden rows in the unit of the network's outputs (n,), and how far apart each may be.
+
+    `apart` (n,) is how far the outputs may be apart, and with them the sizes of the interval's scale.
+    """
+    numbers, interval = {"prediction": (outputs, apart)}, bounded_by(description)
+    if interval is None:
+        return numbers
+    sizes_apart = scale_rounding(interval.scale, apart)
+    for name, bound in zip(("lower", "upper"), interval.bounds(outputs), strict=True):
+        numbers[name] = bound, apart + abs(getattr(interval, name)) * sizes_apart
+    return numbers
+
+
+def scale_rounding(scale: Scale | None, apart: Matrix) -> Matrix:
+    """How far apart the sizes of a scale may be at outputs that may be `apart` (n,): (n,)."""
+    if scale is None:
+        return np.zeros_like(apart)
+    return scale.steepest * apart + ULPS * EPSILON * max(scale.sizes)
 
 
 def check_equal(path: str, name: str, actual: Matrix, expected: Matrix, allowed: Matrix) -> None:

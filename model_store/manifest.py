@@ -8,6 +8,7 @@ and 1, which did not end with a checksum either.
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from model_store.columns import Feature, Matrix
 from model_store.errors import InvalidName, ManifestInvalid
 from model_store.forms import Form
 from model_store.parts import ColumnName, Part, Range, Sha256, refuse_repeats
+from model_store.scale import Scale
 
 SCHEMA_VERSION = 4
 WEIGHTS: Final = "weights.safetensors"
@@ -222,14 +224,35 @@ class Metrics(Part):
 class ResidualQuantiles(Part):
     """Held-out residuals (actual - predicted) that bound `coverage` of new rows.
 
-    They are in the unit of the network's output: the target's, or its natural logarithm. `method` says whose
-    residuals they are: those of one model's held-out rows, or of every row by the model of its fold.
+    They are in the unit of the network's output: the target's, or its natural logarithm. With a `scale` they
+    are multiples of its size at the output, so that the interval is wider where the model errs more.
+    `method` says whose residuals they are: those of one model's held-out rows, or of every row by the model
+    of its fold.
     """
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
     lower: float
     upper: float
     method: Literal["split conformal", "cross-validation"] = "split conformal"
+    scale: Scale | None = None
+
+    def bounds(self, outputs: Matrix) -> tuple[Matrix, Matrix]:
+        """The bounds around outputs (n,) of the network, lower and upper, each (n,)."""
+        size = 1.0 if self.scale is None else self.scale.at(outputs)
+        return outputs + self.lower * size, outputs + self.upper * size
+
+    def row_bounds(self) -> Callable[[float], tuple[float, float]]:
+        """What gives the bounds around one output: the same bits as `bounds`."""
+        lower, upper = self.lower, self.upper
+        if self.scale is None:
+            return lambda output: (output + lower, output + upper)
+        size_at = self.scale.row_scale()
+
+        def bounds(output: float) -> tuple[float, float]:
+            size = size_at(output)
+            return output + lower * size, output + upper * size
+
+        return bounds
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

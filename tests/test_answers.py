@@ -8,6 +8,7 @@ from model_store.answers import Answer, Answerer
 from model_store.columns import read_columns
 from model_store.manifest import Linear, Mlp, ResidualQuantiles, Target
 from model_store.predictor import Predictor
+from model_store.scale import Scale
 from tests.toys import (
     AGE,
     FEATURES,
@@ -21,12 +22,17 @@ from tests.toys import (
 
 LOG: Target = TARGET.model_copy(update={"transform": "log"})
 INTERVAL = ResidualQuantiles(coverage=0.9, lower=-1.5, upper=2.5)
+SCALED = INTERVAL.model_copy(
+    update={"scale": Scale(outputs=(-2.0, -0.5, 1.0, 3.0), sizes=(1.0, 0.25, 0.5, 2.0))}
+)
 MODELS = [
     (Linear(), TARGET, INTERVAL),
     (Linear(), TARGET, None),
     (Linear(), LOG, INTERVAL),
     (Mlp(hidden=(7, 3)), TARGET, INTERVAL),
     (Mlp(hidden=(5,), activation="tanh"), LOG, INTERVAL),
+    (Linear(), TARGET, SCALED),
+    (Mlp(hidden=(5,), activation="tanh"), LOG, SCALED),
 ]
 models = pytest.mark.parametrize(("network", "target", "interval"), MODELS)
 
@@ -51,8 +57,10 @@ def test_answers_are_those_of_the_textbook_formula(
     np.testing.assert_allclose(answers.values, in_unit(outputs), rtol=1e-12, atol=1e-12)
     assert (answers.lower is None) == (answers.upper is None) == (interval is None)
     if answers.lower is not None and answers.upper is not None:
-        np.testing.assert_allclose(answers.lower, in_unit(outputs - 1.5), rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(answers.upper, in_unit(outputs + 2.5), rtol=1e-12, atol=1e-12)
+        scale = interval and interval.scale
+        size = np.interp(outputs, scale.outputs, scale.sizes) if scale else 1.0
+        np.testing.assert_allclose(answers.lower, in_unit(outputs - 1.5 * size), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(answers.upper, in_unit(outputs + 2.5 * size), rtol=1e-12, atol=1e-12)
 
 
 @models

@@ -84,7 +84,11 @@ def test_cross_validated_scores_are_scikit_learns_on_the_same_folds(split: str) 
     assert folds.count == 4
     assert folds.mean.r2 == pytest.approx(np.mean(r2), rel=1e-9)
     assert folds.std.r2 == pytest.approx(np.std(r2, ddof=1), rel=1e-9)
-    assert held_out.residuals == pytest.approx(actual - np.array(predicted), rel=1e-9)
+    assert held_out.residuals.outputs == pytest.approx(np.array(predicted), rel=1e-9)
+    assert held_out.residuals.values == pytest.approx(actual - np.array(predicted), rel=1e-9)
+    sizes = [int(fold.held.sum()) for fold in cross_validation(made, 4, seed=0)]
+    assert held_out.residuals.folds is not None
+    assert held_out.residuals.folds.tolist() == [fold for fold, size in enumerate(sizes) for _ in range(size)]
 
 
 def test_a_single_split_is_scored_with_the_rows_weights() -> None:

@@ -1,6 +1,7 @@
 """Golden rows show whatever is served: each weight, what stands for missing and new values, the last bits."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +11,15 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from model_store.answers import Answerer
 from model_store.columns import CategoricalFeature, DateFeature
 from model_store.errors import GoldenDiffer
 from model_store.golden import check_golden, rounding
-from model_store.manifest import Linear, Mlp
+from model_store.manifest import Linear, Mlp, ResidualQuantiles
 from model_store.predictor import Predictor
+from model_store.scale import Scale
 from model_store.store import open_store
-from tests.toys import expected_outputs, toy_weights
+from tests.toys import expected_outputs, toy_description, toy_weights
 from training.pipeline import fit
 from training.recipe import make_recipe
 
@@ -27,7 +30,7 @@ INPUTS: Final = [f"x{index}" for index in range(16)]
 def trained(folder: Path, table: pd.DataFrame, **fields: Any) -> Predictor:
     """A model fitted to the column y of a table, published and loaded."""
     table.to_csv(folder / "table.csv", index=False)
-    recipe = make_recipe({"target": {"name": "y"}, **fields})
+    recipe = make_recipe({"target": {"name": "y"}} | fields)
     store = open_store(str(folder / "store"))
     return store.load("toy", fit(folder / "table.csv", recipe, "toy", store).manifest.version).predictor
 
@@ -200,3 +203,60 @@ def test_outputs_are_within_their_rounding_of_the_exact_ones_and_it_is_small(net
             ]
             assert all(2 * far <= most for far, most in zip(apart, allowed.tolist(), strict=True))
         assert (allowed < 1e-14 * sizes).all()
+
+
+@pytest.fixture(scope="module", params=["none", "log"])
+def wedge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A line, or the logarithm of one, whose rows scatter more where it is high."""
+    rng = np.random.default_rng(4)
+    x = rng.uniform(0, 3, 600)
+    y = 2 + x + 0.1 * (1 + x) * rng.normal(size=600)
+    return trained(
+        tmp_path_factory.mktemp("wedge"),
+        pd.DataFrame({"x": x, "y": np.exp(y) if request.param == "log" else y}),
+        features=[{"name": "x"}],
+        target={"name": "y", "transform": request.param},
+        schedule={"optimizer": "exact"},
+    )
+
+
+def test_no_size_or_output_of_the_intervals_scale_can_change_by_a_billionth_unseen(wedge: Predictor) -> None:
+    interval = wedge.description.interval
+    assert interval is not None
+    assert interval.scale is not None
+    assert len(interval.scale.outputs) == 12
+    for field in ("outputs", "sizes"):
+        numbers = getattr(interval.scale, field)
+        for index, number in enumerate(numbers):
+            changed = (*numbers[:index], number * (1 + 1e-9), *numbers[index + 1 :])
+            scale = interval.scale.model_copy(update={field: changed})
+            update = {"interval": interval.model_copy(update={"scale": scale})}
+            assert is_refused(replace(wedge, description=wedge.description.model_copy(update=update)))
+
+
+def test_a_steep_scale_may_multiply_the_rounding_of_outputs() -> None:
+    scale = Scale(outputs=tuple(map(float, range(-30, 31))), sizes=tuple([1.0, 1e7] * 30 + [1.0]))
+    interval = ResidualQuantiles(coverage=0.9, lower=-1.0, upper=1.0, scale=scale)
+    model = Mlp(hidden=(7, 3))
+    check_golden(Predictor(toy_description(model, interval=interval), toy_weights(model, 5)), "here")
+
+
+def test_a_scale_that_golden_rows_do_not_know_is_refused(wedge: Predictor) -> None:
+    assert wedge.description.interval is not None
+    update = {"interval": wedge.description.interval.model_copy(update={"scale": None})}
+    assert is_refused(replace(wedge, description=wedge.description.model_copy(update=update)))
+
+
+def test_the_interval_of_a_published_model_holds_as_many_new_rows_everywhere(wedge: Predictor) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0, 3, 20_000)
+    y = 2 + x + 0.1 * (1 + x) * rng.normal(size=len(x))
+    answers = Answerer(wedge).answer({"x": x})
+    assert answers.lower is not None
+    assert answers.upper is not None
+    actual = np.exp(y) if wedge.description.target.transform == "log" else y
+    held = (answers.lower <= actual) & (actual <= answers.upper)
+    # Each tenth's bounds come from 60 rows.
+    tenths = [held[rows].mean() for rows in np.array_split(np.argsort(x), 10)]
+    assert np.mean(tenths) == pytest.approx(0.9, abs=3 * (0.09 / 600) ** 0.5)
+    assert min(tenths) > 0.9 - 3 * (0.09 / 60) ** 0.5

@@ -81,7 +81,10 @@ def test_the_schema_version_comes_first_and_the_checksum_last(toy: Manifest) -> 
     [
         (("target", "minimum"), 1.0),
         (("features", 0, "deciles"), [2.0] * 9),
-        (("interval",), {"coverage": 0.9, "lower": 0.0, "upper": 0.0, "method": "cross-validation"}),
+        (
+            ("interval",),
+            {"coverage": 0.9, "lower": 0.0, "upper": 0.0, "method": "cross-validation", "scale": None},
+        ),
     ],
     ids=str,
 )
@@ -193,6 +196,11 @@ def test_an_unknown_field_is_refused_wherever_it_stands(place: tuple[str | int, 
         (("training", "learning_rate"), 0.0, "training.learning_rate"),
         (("training", "data_sha256"), "0" * 63, "training.data_sha256"),
         (("interval", "coverage"), 1.0, "interval.coverage"),
+        (
+            ("interval", "scale"),
+            {"outputs": [1.0, 2.0], "sizes": [1.0]},
+            "interval.scale: Value error, 2 outputs",
+        ),
         (("interval", "lower"), 2.75, "interval: Value error, lower is above upper"),
         (("interval", "lower"), 0.25, "its interval does not hold its own predictions"),
         (("interval", "upper"), -0.25, "its interval does not hold its own predictions"),

@@ -1,4 +1,5 @@
 import html
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,11 @@ from model_store.manifest import (
     TimeSplit,
     Training,
 )
+from model_store.scale import Scale
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
 from training.drawing import fixed, percent, shown
 from training.inference import Decision
+from training.intervals import Tenth
 from training.recipe import InputColumn
 from training.remarks import Findings, Remark
 from training.report import Evidence, against, report_html
@@ -99,6 +102,7 @@ def evidence(**changes: Any) -> Evidence:
         "answers": answers_of(20 - 1.5 * age),
         "findings": Findings(),
         "command": "python -m training fit cars.csv",
+        "tenths": (Tenth(least=1.25, most=2.5, rows=61, held=0.885, error=0.0384),),
     }
     return Evidence(**fields | changes)
 
@@ -242,6 +246,34 @@ def test_a_target_of_logarithms_has_an_interval_of_factors() -> None:
     assert "between 0.209 and 12.7 times the prediction" in text
     assert "log actual − log predicted" in text
     assert "trained on the target's logarithm" in text
+
+
+SCALED = ResidualQuantiles(
+    coverage=0.9, lower=-1.5, upper=2.0, scale=Scale(outputs=(1.0, 4.0, 9.0), sizes=(2.0, 0.5, 3.0))
+)
+
+
+def test_an_interval_that_depends_on_the_prediction_is_told_where_it_is_narrowest_and_widest() -> None:
+    text = text_of(report_html(description(interval=SCALED), 1, evidence()))
+    assert "distance depends on the prediction: 0.75 lakh below and 1 lakh above the prediction where" in text
+    assert "where they are nearest, 4.5 lakh below and 6 lakh above it where they are farthest." in text
+    assert "each divided by 0.5 to 3 according to the prediction, from −1.5 to 2" in text
+    assert "The interval's bounds depend on the prediction." in text
+    assert "Dashed: the interval's bounds" not in text
+    log = description(interval=SCALED, target=TARGET.model_copy(update={"transform": "log"}))
+    text = text_of(report_html(log, 1, evidence(answers=answers_of(np.abs(evidence().answers.values) + 1))))
+    assert "0.472 and 2.72 times the prediction where they are nearest, 0.0111 and 403 times it where" in text
+
+
+@pytest.mark.parametrize(("transform", "least"), [("none", 1.25), ("log", math.exp(1.25))])
+def test_it_shows_how_many_rows_of_each_tenth_intervals_hold(transform: str, least: float) -> None:
+    made = description(target=TARGET.model_copy(update={"transform": transform}))
+    page = report_html(made, 1, evidence())
+    assert "88.5 % ± 3.84 %" in text_of(page)
+    assert numbers_of(page)[0.885] == "88.5 %"
+    assert numbers_of(page)[61] == "61"
+    assert least in numbers_of(page)
+    assert "How many rows its intervals hold" not in text_of(report_html(made, 1, evidence(tenths=())))
 
 
 def test_it_says_which_rows_were_held_out() -> None:

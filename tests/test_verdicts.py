@@ -122,7 +122,7 @@ def test_a_model_that_errs_more_on_its_own_rows_than_the_scored_on_new_ones_is_t
     assert of.held_out is not None
     own = own_rows(of.model, of.table)
     assert verdicts_on(of.recipe, of.model, own, of.held_out, of.interval) == ()
-    unlike = replace(own, cost=2 * float(np.mean(of.held_out.residuals**2)))
+    unlike = replace(own, cost=2 * float(np.mean(of.held_out.residuals.values**2)))
     (verdict,) = verdicts_on(of.recipe, of.model, unlike, of.held_out, of.interval)
     assert "its scores are those of others" in verdict.words
 

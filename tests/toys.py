@@ -118,6 +118,9 @@ def with_bounds(
         return tuple(row.model_copy(update={"lower": None, "upper": None}) for row in golden)
 
     def bound(prediction: float, residual: float) -> float:
+        if interval.scale:
+            output = math.log(prediction) if transform == "log" else prediction
+            residual *= float(np.interp(output, interval.scale.outputs, interval.scale.sizes))
         return prediction * math.exp(residual) if transform == "log" else prediction + residual
 
     return tuple(

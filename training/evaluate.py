@@ -10,11 +10,13 @@ from model_store.columns import Matrix, encode
 from model_store.manifest import Folds, Metrics, Mlp, ResidualQuantiles, Scores
 from training.data import DataError, Table
 from training.descent import Fitted
+from training.intervals import interval_around
 from training.recipe import Recipe
+from training.residuals import Residuals
 from training.splits import FEWEST_HELD_OUT, Fold, Mask, folds_of, hold_out_rows, since, way_out
 from training.stability import Unstable
 from training.train import Model, train
-from training.uncertainty import interval_around, uncertainty
+from training.uncertainty import uncertainty
 
 WATCHED = 0.1
 
@@ -62,15 +64,15 @@ def score_beside_baselines(
 class HeldOut:
     """What models said of n rows that they had not seen: the scores, and what an interval is made from.
 
-    `actual` and `predicted`, each (n,), are in the target's unit, the `residuals` (n,) in that of the
-    network's outputs, a logarithm where the target's is trained. `epochs` are those that did best, if such
-    were looked for, and `seen` the fewest rows that a model was fitted on.
+    `actual` and `predicted`, each (n,), are in the target's unit, the `residuals` in that of the network's
+    outputs, a logarithm where the target's is trained. `epochs` are those that did best, if such were looked
+    for, and `seen` the fewest rows that a model was fitted on.
     """
 
     metrics: Metrics
     actual: Matrix
     predicted: Matrix
-    residuals: Matrix
+    residuals: Residuals
     epochs: int | None
     seen: int
 
@@ -79,17 +81,17 @@ class HeldOut:
 class Own:
     """How a model errs on the rows that it was fitted on, in the unit of the network's outputs.
 
-    `residuals` (rows,) count alike, `cost` and `variance` of the target are weighted as the rows are.
+    `residuals` count alike, `cost` and `variance` of the target are weighted as the rows are.
     """
 
-    residuals: Matrix
+    residuals: Residuals
     cost: float
     variance: float
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.residuals)
+        return self.residuals.rows
 
     @property
     def is_worse_than_the_mean(self) -> bool:
@@ -100,10 +102,10 @@ class Own:
 def own_rows(model: Model, table: Table) -> Own:
     """How a model errs on the rows of the table that it was fitted on."""
     target, weights = trained_target(model, table.target()), table.blocks.weights
-    residuals = target - outputs_of(model, model.fitted, table)
+    outputs = outputs_of(model, model.fitted, table)
     return Own(
-        residuals,
-        cost=float(np.average(residuals**2, weights=weights)),
+        Residuals(outputs, target - outputs),
+        cost=mean_squared_error(target, outputs, weights),
         variance=float(np.average((target - np.average(target, weights=weights)) ** 2, weights=weights)),
     )
 
@@ -117,8 +119,7 @@ def claimed_interval(model: Model, own: Own, held_out: HeldOut) -> ResidualQuant
     """
     if not model.fitted.network.hidden and model.weights >= held_out.seen:
         return None
-    folds = held_out.metrics.folds
-    return interval_around(held_out.residuals, own.residuals, folds=folds.count if folds else 1)
+    return interval_around(held_out.residuals, own.residuals)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Outcome:
     predicted: Matrix
     line: Matrix
     mean: Matrix
-    residuals: Matrix
+    residuals: Residuals
     weights: Matrix | None
     groups: Matrix | None
     epochs: int
@@ -177,7 +178,7 @@ def best_epochs(table: Table, outcomes: Sequence[Outcome]) -> int:
         message = (
             f"no epoch of training does any good on rows left out of the {table.rows} of {table.source}: "
             "they are too few for this network, tell nothing of the target, or the optimizer "
-            f"{table.recipe.schedule.optimizer} is too slow for them. Give more rows, or take --optimizer adam "
+            f"{table.recipe.schedule.optimizer} is too slow for them. Give more rows, take --optimizer adam, "
             "or --network linear"
         )
         raise DataError(message)
@@ -218,7 +219,7 @@ def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
         predicted=predicted,
         line=model.predictions(outputs_of(model, model.line, held)),
         mean=np.full_like(actual, target_mean(model, seen)),
-        residuals=trained_target(model, actual) - outputs,
+        residuals=Residuals(outputs, trained_target(model, actual) - outputs),
         weights=held.blocks.weights,
         groups=held.split_by if recipe.split.kind == "group" else None,
         epochs=model.fitted.epochs,
@@ -258,7 +259,11 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
         predicted=np.concatenate([each.predicted for each in outcomes]),
         line=np.concatenate([each.line for each in outcomes]),
         mean=np.concatenate([each.mean for each in outcomes]),
-        residuals=np.concatenate([each.residuals for each in outcomes]),
+        residuals=Residuals(
+            np.concatenate([each.residuals.outputs for each in outcomes]),
+            np.concatenate([each.residuals.values for each in outcomes]),
+            np.repeat(np.arange(len(outcomes)), [each.residuals.rows for each in outcomes]),
+        ),
         weights=np.concatenate(weights) if weights else None,
         groups=np.concatenate(groups) if groups else None,
         epochs=max(each.epochs for each in outcomes),

@@ -67,12 +67,17 @@ class Witness:
 
     def said(self, encoded: Matrix) -> dict[str, Matrix]:
         """What torch gives for encoded rows (n, width): predictions and the interval's bounds, each (n,)."""
-        residuals = {"prediction": 0.0}
-        if self.interval:
-            residuals |= {"lower": self.interval.lower, "upper": self.interval.upper}
         outputs = self.model.fitted.network.outputs(encoded)
+        numbers = {"prediction": outputs}
         with np.errstate(over="ignore"):
-            return {name: self.model.predictions(outputs + shift) for name, shift in residuals.items()}
+            if self.interval:
+                numbers["lower"], numbers["upper"] = self.interval.bounds(outputs)
+            return {name: self.model.predictions(values) for name, values in numbers.items()}
+
+    def nearest(self, columns: Columns, knots: Sequence[float]) -> list[int]:
+        """For each of the knots the row of columns (n,) whose output is nearest."""
+        outputs = self.model.fitted.network.outputs(encode(self.features, columns))
+        return [int(np.abs(outputs - knot).argmin()) for knot in knots]
 
     def shows(self, columns: Columns, asked: Mask) -> Mask:
         """Which of the rows of columns (n,) show which of the weights asked for, (weights,): (n, asked)."""
@@ -99,16 +104,18 @@ def golden_rows(
 ) -> tuple[GoldenRow, ...]:
     """Some raw rows, most of them of columns (n,), with torch's predictions and the interval's bounds.
 
-    They are those where each number is least and greatest and each category comes first, one for each way to
-    be missing or new, and as many as show every weight that can be shown; then others at random, some more
-    than once if there are few.
+    They are those where each number is least and greatest and each category comes first, those nearest to
+    each knot of the interval's scale, one for each way to be missing or new, and as many as show every weight
+    that can be shown; then others at random, some more than once if there are few.
     """
     witness, rng = Witness(model, network, interval), np.random.default_rng(seed)
     telling = list(dict.fromkeys(row for values in columns.values() for row in telling_rows(values)))
     drawn = rng.permutation(len(next(iter(columns.values()))))[:MOST_CANDIDATES].tolist()
     candidates = taken(columns, [*telling, *drawn])
+    knots = interval.scale.outputs if interval and interval.scale else ()
     chosen = [
         *raw_rows(model.features, candidates, range(len(telling))),
+        *raw_rows(model.features, candidates, witness.nearest(candidates, knots)),
         *unusual_rows(witness, taken(columns, drawn[:EXAMPLES])),
         *covering_rows(witness, candidates, len(telling), rng),
     ]

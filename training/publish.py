@@ -25,6 +25,7 @@ from model_store.store import Store
 from training.data import Table
 from training.evaluate import HeldOut, Own
 from training.golden import golden_rows
+from training.intervals import coverage_by_tenth
 from training.recipe import Recipe, RecipeFile
 from training.recipe_toml import recipe_toml
 from training.remarks import Findings
@@ -80,6 +81,7 @@ def publish(store: Store, file: RecipeFile, learned: Learned, command: str | Non
         command=command,
         weights=weights_of(model),
         rank_warning=rank_warning(model),
+        tenths=coverage_by_tenth(held_out.residuals) if held_out and learned.interval else (),
     )
     return store.publish(
         description,

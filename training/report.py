@@ -5,14 +5,14 @@ give the same bytes. It computes no metric; what it says in figures it reads fro
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from model_store.answers import Answers
 from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
-from model_store.manifest import Description, Linear, Metrics, Target
+from model_store.manifest import Description, Linear, Metrics, ResidualQuantiles, Target
 from model_store.tables import decimals, folds_text
 from training.drawing import (
     BLUE,
@@ -39,6 +39,7 @@ from training.drawing import (
     thinned_curve,
     window,
 )
+from training.intervals import Tenth
 from training.remarks import Findings
 from training.weights import Weight
 
@@ -53,7 +54,7 @@ class Evidence:
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
     `inputs` are raw training rows, a column a feature, `target` and `answers` belong to them. `findings`
     tell of the table; `command` makes the version again, if there is one. `weights` are a line's, of which
-    `rank_warning` says which the rows do not tell apart.
+    `rank_warning` says which the rows do not tell apart. `tenths` say how many held-out rows intervals hold.
     """
 
     history: tuple[float, ...]
@@ -67,6 +68,7 @@ class Evidence:
     command: str | None
     weights: tuple[Weight, ...] = ()
     rank_warning: str | None = None
+    tenths: tuple[Tenth, ...] = ()
 
 
 def report_html(description: Description, version: int, evidence: Evidence) -> bytes:
@@ -83,6 +85,7 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         findings=evidence.findings,
         weights=evidence.weights if len(evidence.weights) <= MOST_PICTURED else (),
         rank_warning=evidence.rank_warning,
+        tenths=[in_unit(description.target, tenth) for tenth in evidence.tenths],
         summary=summary(description),
         verdict=verdict(description),
         promise=promise(description),
@@ -162,15 +165,25 @@ def against(error: float, other: float) -> str:
 
 def promise(description: Description) -> str:
     """What the interval says about a new row."""
-    interval, unit = description.interval, description.target.unit
+    interval = description.interval
     if not interval:
         return "It claims no interval around its predictions."
-    rows = f"About {percent(interval.coverage)} of new rows are expected"
-    if description.target.transform == "log":
-        least, most = map(description.target.untransformed, (interval.lower, interval.upper))
-        return f"{rows} to lie between {brief(least)} and {brief(most)} times the prediction."
-    low, high = (beside(bound, unit) for bound in (interval.lower, interval.upper))
-    return f"{rows} to lie between {low} and {high} the prediction."
+    rows = f"About {percent(interval.coverage)} of new rows are expected to lie between"
+    if not interval.scale:
+        return f"{rows} {around(description, interval, 1.0)} the prediction."
+    least, most = (around(description, interval, of(interval.scale.sizes)) for of in (min, max))
+    return (
+        f"{rows} two bounds whose distance depends on the prediction: {least} the prediction where they are "
+        f"nearest, {most} it where they are farthest."
+    )
+
+
+def around(description: Description, interval: ResidualQuantiles, size: float) -> str:
+    """Where the interval's bounds are, seen from the prediction, for a size of its scale."""
+    target, bounds = description.target, (interval.lower * size, interval.upper * size)
+    if target.transform == "log":
+        return f"{' and '.join(brief(target.untransformed(bound)) for bound in bounds)} times"
+    return " and ".join(beside(bound, target.unit) for bound in bounds)
 
 
 def beside(bound: float, unit: str | None) -> str:
@@ -181,6 +194,12 @@ def beside(bound: float, unit: str | None) -> str:
 def with_unit(number: float, unit: str | None) -> str:
     """A number and its unit."""
     return f"{shown(number)} {unit}" if unit else shown(number)
+
+
+def in_unit(target: Target, tenth: Tenth) -> Tenth:
+    """A tenth of the predictions from and to what they are in the target's unit."""
+    least, most = (float(target.untransformed(output)) for output in (tenth.least, tenth.most))
+    return replace(tenth, least=least, most=most)
 
 
 def labelled(column: NumericFeature | Target) -> str:
@@ -302,7 +321,7 @@ def residuals(description: Description, evidence: Evidence) -> Picture | str:
     if not drawable(errors):
         return "The residuals have no picture: they do not vary."
     interval = description.interval
-    lines = [interval.lower, interval.upper] if interval else []
+    lines = [interval.lower, interval.upper] if interval and not interval.scale else []
     low, high = window(errors)
     limits = min([low, *lines]), max([high, *lines])
 
@@ -317,11 +336,13 @@ def residuals(description: Description, evidence: Evidence) -> Picture | str:
         axes.set(xlabel=on_axis(difference), ylabel="held-out rows")
 
     caption = f"{held_out_rows(description, evidence.actual)}. "
-    if interval:
-        caption += f"Dashed: the bounds of {percent(interval.coverage)}, "
-        caption += f"{shown(interval.lower)} and {shown(interval.upper)}."
+    if lines:
+        caption += f"Dashed: the interval's bounds, {' and '.join(map(shown, lines))}."
+    elif interval:
+        caption += "The interval's bounds depend on the prediction."
     caption += outside_note(errors, errors, limits, limits)
-    alt = "Histogram: the residuals of the held-out rows, with the interval's bounds."
+    marked = ", with the interval's bounds" if lines else ""
+    alt = f"Histogram: the residuals of the held-out rows{marked}."
     return picture("residuals", "Residuals", alt, caption.strip(), draw)
 
 

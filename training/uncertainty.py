@@ -1,4 +1,4 @@
-"""How sure the scores are, and the interval around a prediction."""
+"""How sure the scores are."""
 
 import math
 from statistics import NormalDist
@@ -6,11 +6,11 @@ from statistics import NormalDist
 import numpy as np
 
 from model_store.columns import Matrix
-from model_store.manifest import ResidualQuantiles, Scores, Uncertainty
+from model_store.manifest import Scores, Uncertainty
 
 COVERAGE = 0.9
 RESAMPLES, MOST_PARTS = 1000, 500
-FEWEST_ROWS, FEWEST_DRAWN = 9, 20
+FEWEST_DRAWN = 20
 
 
 def uncertainty(
@@ -63,48 +63,3 @@ def sums_of_parts(actual: Matrix, residuals: Matrix, weights: Matrix | None, gro
         labels = np.random.default_rng(0).permutation(count)[labels] % MOST_PARTS
     values = (np.ones(len(actual)), actual, actual**2, np.abs(residuals), residuals**2)
     return np.column_stack([np.bincount(labels, weights * value) for value in values])
-
-
-def interval_around(residuals: Matrix, own: Matrix, *, folds: int) -> ResidualQuantiles | None:
-    """The interval around a model's predictions, from residuals (actual - predicted) in any unit.
-
-    `residuals` (n,) are of rows that the model of their fold had not seen, `own` (m,) of the rows that the
-    model itself was fitted on. Each tail is bounded by the held-out residual of rank (n + 1)(1 - a) with
-    a = (1 - coverage) / 2, or by that of the magnitudes where n is too small for tails of their own. None
-    where it is too small for either. Rows count alike, whatever they weigh.
-
-    For one fold this is the split-conformal interval of Lei et al., Distribution-Free Predictive Inference
-    for Regression (2018), around a model that was fitted on all rows in place of some; for more, the
-    jackknife's with rows left out by folds (Barber, Candès, Ramdas and Tibshirani, Predictive Inference with
-    the Jackknife+, 2021, section 1). Its coverage holds for new rows where such models differ little from
-    that of all rows (Steinberger and Leeb, Conditional Predictive Inference for Stable Algorithms, 2023). So
-    it is no narrower than what bounds as many of the model's own residuals, and it holds its prediction.
-    """
-    bounds = tails(residuals) or magnitudes(residuals)
-    if bounds is None:
-        return None
-    tail = (1 - COVERAGE) / 2
-    low, high = np.quantile(own, [tail, 1 - tail]).tolist()
-    return ResidualQuantiles(
-        coverage=COVERAGE,
-        lower=min(bounds[0], low, 0.0),
-        upper=max(bounds[1], high, 0.0),
-        method="split conformal" if folds == 1 else "cross-validation",
-    )
-
-
-def tails(residuals: Matrix) -> tuple[float, float] | None:
-    """What bounds half of the rest of n residuals on each side; None for fewer than 19."""
-    n = len(residuals)
-    rank = math.ceil((n + 1) * (1 + COVERAGE) / 2)
-    ordered = np.sort(residuals)
-    return (float(ordered[n - rank]), float(ordered[rank - 1])) if rank <= n else None
-
-
-def magnitudes(residuals: Matrix) -> tuple[float, float] | None:
-    """What bounds n residuals alike on both sides; None for fewer than 9."""
-    n = len(residuals)
-    if n < FEWEST_ROWS:
-        return None
-    largest = float(np.sort(np.abs(residuals))[math.ceil((n + 1) * COVERAGE) - 1])
-    return -largest, largest

@@ -9,8 +9,8 @@ from model_store.tables import with_bounds
 from training.evaluate import HeldOut, Own
 from training.recipe import Recipe
 from training.remarks import Remark
+from training.residuals import FEWEST_ROWS
 from training.train import Model
-from training.uncertainty import FEWEST_ROWS
 
 # By which share a cost or an error has to be above another to be told.
 TELLING = 0.01
@@ -86,7 +86,7 @@ def beside_the_line(recipe: Recipe, held_out: HeldOut) -> Iterator[Remark]:
 def unlike_the_scored(recipe: Recipe, own: Own, held_out: HeldOut) -> Iterator[Remark]:
     """Whether the model errs more on its own rows than the scored ones did on rows they had not seen."""
     metrics = held_out.metrics
-    unseen = float(np.mean(held_out.residuals**2))
+    unseen = float(np.mean(held_out.residuals.values**2))
     uncertain = metrics.uncertainty.upper.mse / metrics.model.mse if metrics.uncertainty else UNCERTAIN
     if own.cost > unseen * uncertain:
         found = (
