@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate, count
 from math import inf, isfinite, nan
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from model_store import dates
+from model_store._nonlinear import all_clipped, check_knots, clipped_z_score, hats, row_hats
 from model_store._spelling import meant
 from model_store.cells import MISSING, DecimalMark, read_numbers
 from model_store.parts import ColumnName, Part, Range, refuse_repeats
@@ -39,6 +41,8 @@ Values: TypeAlias = Any
 DateFormat = Annotated[str, Field(pattern=r"^(%[dmbBYyjHIMSfp%]|[^%])+$", max_length=dates.LONGEST)]
 # One float for a kind that takes one column, several for one that takes more.
 RowEncoder: TypeAlias = Callable[[Any], float] | Callable[[Any], Sequence[float]]
+# Inputs of a network by their positions in the encoded row, ascending: those at all others are 0.
+SparseInputs: TypeAlias = dict[int, float]
 
 LARGEST = sys.float_info.max
 # A value is far outside training if it is beyond the least or the greatest by more than this share of the
@@ -50,6 +54,8 @@ TRUTHS = {"true": True, "false": False}
 NOWHERE: Positions = np.empty(0, dtype=np.intp)
 # From so many numbers on, numpy encodes those of a row sooner together than Python one by one.
 MANY_NUMBERS = 64
+# With more columns a feature than this, most inputs of a row are 0, and it pays to leave these out.
+SPARSE = 3
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,16 @@ class Kind(Part):
         That is a float if `width` is 1, and `width` floats if it is not.
         """
 
+    def sparse_row_encoder(self, first: int) -> Callable[[Any], SparseInputs]:
+        """What gives the inputs that may not be 0 for one accepted value: the bits of `encode`.
+
+        There is at least one. The first of the columns that it takes is at the position `first`.
+        """
+        encode_value: Callable[[Any], Any] = self.row_encoder()
+        if self.width == 1:
+            return lambda value: {first: encode_value(value)}
+        return lambda value: dict(enumerate(encode_value(value), first))
+
     @abstractmethod
     def outside(self, column: Column) -> Positions:
         """The positions in a column (n,) of accepted values that lie outside the training range."""
@@ -197,7 +213,52 @@ class Kind(Part):
 
 
 class Measured(Range, Kind):
-    """What is measured reaches the network as (x - mean) / std, in its first column."""
+    """What is measured reaches the network as z = (x - mean) / std, in its first column.
+
+    With `clip` that is z / sqrt(1 + z²/9) in its place, and `clipped_mean` the mean of it over the training
+    rows. `knots` are in the unit of x; each has a hat, in a column after that, and `shares` are the means of
+    the hats over the training rows.
+    """
+
+    clip: bool = False
+    clipped_mean: Annotated[float, Field(ge=-3, le=3)] | None = None
+    knots: tuple[float, ...] = ()
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _encodable(self) -> Self:
+        if self.clip != (self.clipped_mean is not None):
+            message = f"{self.name} is clipped without a mean of that, or has one and is not clipped"
+            raise ValueError(message)
+        check_knots(self.name, self.knots, self.shares)
+        return self
+
+    @property
+    def is_z_score(self) -> bool:
+        """Whether x reaches the network as its z-score and no more."""
+        return not (self.clip or self.knots)
+
+    @property
+    def _measured_labels(self) -> tuple[str, ...]:
+        """Its name, and its name with each knot."""
+        near = tuple(map(self._shown, self.knots))
+        told_apart = near if len(set(near)) == len(near) else self.knots
+        return (self.name, *(f"{self.name} near {knot}" for knot in told_apart))
+
+    @abstractmethod
+    def _shown(self, x: float) -> str:
+        """A value, for people."""
+
+    @property
+    def _measured_baseline(self) -> tuple[float, ...]:
+        """The mean of z-scores, which is 0 unless they are clipped, and those of the hats."""
+        return (self.clipped_mean or 0.0, *self.shares)
+
+    @property
+    def _encoding_words(self) -> str:
+        """What is made of it beside a z-score."""
+        at_knots = f", hats at {len(self.knots)} knots" if self.knots else ""
+        return f"{', clipped' if self.clip else ''}{at_knots}"
 
     @property
     @abstractmethod
@@ -231,6 +292,29 @@ class Measured(Range, Kind):
         mean, std = self.mean, self.std
         return lambda x: (x - mean) / std
 
+    def _encode_measured(self, x: Matrix) -> Matrix:
+        """The z-scores of x (n,), clipped if they are to be, and its hats: (1 + knots, n)."""
+        z: Matrix = self._z_score()(x)
+        z = all_clipped(z) if self.clip else z
+        return np.vstack([z, hats(self.knots, x)]) if self.knots else z[np.newaxis]
+
+    def _row_number(self) -> Callable[[Any], float]:
+        """What gives the z-score of one value, clipped if it is to be."""
+        return clipped_z_score(self.mean, self.std) if self.clip else self._z_score()
+
+    def _sparse_measured(self, first: int) -> Callable[[Any], SparseInputs]:
+        """What gives the z-score and the two hats of one value that are not 0, the z-score at a position."""
+        number = self._row_number()
+        if not self.knots:
+            return lambda x: {first: number(x)}
+        near = row_hats(self.knots, first + 1)
+
+        def encoded(x: Any) -> SparseInputs:
+            left, right, share = near(x)
+            return {first: number(x), left: 1.0 - share, right: share}
+
+        return encoded
+
     def _beyond(self) -> Callable[[Any], Any]:
         return beyond(self.minimum, self.maximum)
 
@@ -240,10 +324,10 @@ class Measured(Range, Kind):
 
 
 class NumericFeature(Measured):
-    """A numeric input; it reaches the network as (x - mean) / std.
+    """A numeric input; it reaches the network as (x - mean) / std, or as `Measured` says.
 
     `fill` stands for a missing value; without it a value is required. With `missing_share`, the share of the
-    training rows that had no value, there is a second column: 1.0 where it is missing. `missing_words` are
+    training rows that had no value, there is a last column: 1.0 where it is missing. `missing_words` are
     cells of tables that count as missing beside those that always do.
     """
 
@@ -268,13 +352,19 @@ class NumericFeature(Measured):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its name, and whether it is missing."""
-        return (self.name, f"{self.name} is missing") if self.missing_share else (self.name,)
+        """Its name, its name with each knot, and whether it is missing."""
+        missing = (f"{self.name} is missing",) if self.missing_share else ()
+        return (*self._measured_labels, *missing)
+
+    def _shown(self, x: float) -> str:
+        """Six digits."""
+        return short(x)
 
     @property
     def baseline(self) -> Matrix:
-        """0, the mean of z-scores, and the share of missing values, (width,)."""
-        return np.array([0.0, self.missing_share] if self.missing_share else [0.0])
+        """The means of the z-score, of the hats, and the share of missing values, (width,)."""
+        missing = (self.missing_share,) if self.missing_share else ()
+        return np.array([*self._measured_baseline, *missing])
 
     @property
     def takes(self) -> str:
@@ -292,7 +382,8 @@ class NumericFeature(Measured):
     def summary(self) -> str:
         """Range, mean and std, exactly."""
         missing = f", {self.missing_share:.1%} missing" if self.missing_share else ""
-        return f"{self.minimum:g} to {self.maximum:g}, mean {self.mean!r}, std {self.std!r}{missing}"
+        spread = f"{self.minimum:g} to {self.maximum:g}, mean {self.mean!r}, std {self.std!r}"
+        return f"{spread}{missing}{self._encoding_words}"
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -347,21 +438,31 @@ class NumericFeature(Measured):
         return np.flatnonzero(~np.isfinite(numbers) if self.fill is None else np.isinf(numbers))
 
     def encode(self, column: Column) -> Matrix:
-        """(x - mean) / std, `fill` in place of a missing x; 1.0 where it is missing, if that is a column.
+        """(x - mean) / std, its hats, and 1.0 where it is missing, if that is a column: (width, n).
 
-        Of a column (n,), a matrix (width, n).
+        `fill` stands in for a missing x.
         """
         x = self.column(column)
         missing = np.isnan(x)
-        z: Matrix = self._z_score()(x if self.fill is None else np.where(missing, self.fill, x))
-        return np.stack([z, missing]) if self.missing_share else z[np.newaxis]
+        encoded = self._encode_measured(x if self.fill is None else np.where(missing, self.fill, x))
+        return np.vstack([encoded, missing]) if self.missing_share else encoded
 
     def row_encoder(self) -> RowEncoder:
-        """(x - mean) / std, `fill` in place of None; 1.0 for None, if that is a column."""
-        z_score, fill = self._z_score(), self.fill
+        """(x - mean) / std, its hats, and 1.0 for None, if that is a column; `fill` stands in for None."""
+        if self.knots:
+            return with_zeros(self.sparse_row_encoder(0), self.width)
+        number, fill = self._row_number(), self.fill
         if self.missing_share:
-            return lambda x: (z_score(fill if x is None else x), float(x is None))
-        return z_score if fill is None else lambda x: z_score(fill if x is None else x)
+            return lambda x: (number(fill if x is None else x), float(x is None))
+        return number if fill is None else lambda x: number(fill if x is None else x)
+
+    def sparse_row_encoder(self, first: int) -> Callable[[Any], SparseInputs]:
+        """(x - mean) / std, its two hats, and 1.0 for None, if that is a column."""
+        measured, fill = self._sparse_measured(first), self.fill
+        if fill is None:
+            return measured
+        filled = measured(fill) | ({first + self.width - 1: 1.0} if self.missing_share else {})
+        return lambda x: filled if x is None else measured(x)
 
     def row_ranger(self) -> Callable[[Any], bool]:
         """Whether a number, if it is there, is below the least or above the greatest of training."""
@@ -402,9 +503,9 @@ class DateFeature(Measured):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its name, and its name with each month, weekday or hour that was in training."""
+        """Its name, its name with each knot, and with each month, weekday or hour that was in training."""
         return (
-            self.name,
+            *self._measured_labels,
             *(
                 f"{self.name} {part} = {value}"
                 for part, rows in self.parts.items()
@@ -415,8 +516,8 @@ class DateFeature(Measured):
 
     @property
     def baseline(self) -> Matrix:
-        """0, the mean of z-scores, and the shares of each part's values, (width,)."""
-        return np.concatenate([[0.0], *map(shares, self.parts.values())])
+        """The means of the z-score and of the hats, and the shares of each part's values, (width,)."""
+        return np.concatenate([self._measured_baseline, *map(shares, self.parts.values())])
 
     @property
     def takes(self) -> str:
@@ -440,15 +541,15 @@ class DateFeature(Measured):
     def _has_time(self) -> bool:
         return "T" in self.example
 
-    def _shown(self, days: float) -> str:
+    def _shown(self, x: float) -> str:
         """A moment as precise as the example."""
-        return dates.as_text(days)[: len(self.example)]
+        return dates.as_text(x)[: len(self.example)]
 
     @property
     def summary(self) -> str:
         """Range, mean, and the parts that are looked at."""
         parts = f", by {', '.join(self.parts)}" if self.parts else ""
-        return f"{self.extent}, mean {self._shown(self.mean)}{parts}"
+        return f"{self.extent}, mean {self._shown(self.mean)}{parts}{self._encoding_words}"
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -515,21 +616,32 @@ class DateFeature(Measured):
         return np.array([self._days(value) for value in values], dtype=np.float64)
 
     def encode(self, column: Column) -> Matrix:
-        """(days - mean) / std, and 1.0 for the month, the weekday or the hour, (width, n)."""
+        """(days - mean) / std, its hats, and 1.0 for the month, the weekday or the hour, (width, n)."""
         days = self.column(column)
         parts = (one_hot_columns(rows, of(days).astype(np.intp)) for of, rows in self._levels())
-        return np.vstack([self._z_score()(days), *parts])
+        return np.vstack([self._encode_measured(days), *parts])
 
     def row_encoder(self) -> RowEncoder:
-        """(days - mean) / std, and 1.0 for the month, the weekday or the hour."""
-        z_score, read = self._z_score(), self._days
-        parts = [(of, one_hot(rows).tolist()) for of, rows in self._levels()]
-        if not parts:
-            return lambda value: z_score(read(value))
+        """(days - mean) / std, its hats, and 1.0 for the month, the weekday or the hour."""
+        if self.width > 1:
+            return with_zeros(self.sparse_row_encoder(0), self.width)
+        number, read = self._row_number(), self._days
+        return lambda value: number(read(value))
 
-        def encoded(value: Any) -> list[float]:
+    def sparse_row_encoder(self, first: int) -> Callable[[Any], SparseInputs]:
+        """(days - mean) / std, its two hats, and 1.0 for the month, the weekday or the hour."""
+        read, measured, start = self._days, self._sparse_measured(first), first + 1 + len(self.knots)
+        parts = []
+        for of, rows in self._levels():
+            parts.append((of, sparse_levels(rows, start)))
+            start += sum(count > 0 for count in rows)
+
+        def encoded(value: Any) -> SparseInputs:
             days = read(value)
-            return [z_score(days), *(number for of, rows in parts for number in rows[int(of(days))])]
+            inputs = measured(days)
+            for of, levels in parts:
+                inputs |= levels[int(of(days))]
+            return inputs
 
         return encoded
 
@@ -732,6 +844,10 @@ class CategoricalFeature(Kind):
         """1.0 in the column of the value's level and 0.0 in the others."""
         return self._of_level(one_hot(self._rows).tolist())
 
+    def sparse_row_encoder(self, first: int) -> Callable[[Any], SparseInputs]:
+        """1.0 in the column of the value's level, or all shares."""
+        return self._of_level(sparse_levels(self._rows, first))
+
     def outside(self, column: Column) -> Positions:
         """The positions in a column (n,) of levels not in training, and of unknown or merged categories."""
         is_outside = self.row_ranger()
@@ -899,8 +1015,10 @@ def encode(features: Iterable[Feature], columns: Columns) -> Matrix:
         return np.concatenate([feature.encode(columns[feature.name]) for feature in features]).T
 
 
-def row_encoder(features: Sequence[Feature]) -> Callable[[Row], list[float] | Matrix]:
+def row_encoder(features: Sequence[Feature]) -> Callable[[Row], list[float] | Matrix | SparseInputs]:
     """What encodes a row of accepted values, in the features' order: (total width,), the bits of `encode`."""
+    if sum(feature.width for feature in features) > SPARSE * len(features):
+        return sparse_row_encoder(features)
     if sum(map(is_plain_number, features)) >= MANY_NUMBERS:
         return wide_row_encoder(features)
     encoders = numbered_encoders(features)
@@ -913,6 +1031,23 @@ def row_encoder(features: Sequence[Feature]) -> Callable[[Row], list[float] | Ma
             else:
                 numbers += encode_value(row[index])
         return numbers
+
+    return encoded
+
+
+def sparse_row_encoder(features: Sequence[Feature]) -> Callable[[Row], SparseInputs]:
+    """What encodes a row of which most inputs are 0."""
+    starts = accumulate((feature.width for feature in features), initial=0)
+    encoders = [
+        (index, feature.sparse_row_encoder(start))
+        for index, (feature, start) in enumerate(zip(features, starts, strict=False))
+    ]
+
+    def encoded(row: Row) -> SparseInputs:
+        inputs: SparseInputs = {}
+        for index, encode_value in encoders:
+            inputs |= encode_value(row[index])
+        return inputs
 
     return encoded
 
@@ -945,7 +1080,7 @@ def numbered_encoders(features: Iterable[Feature]) -> list[tuple[int, bool, Any]
 
 def is_plain_number(feature: Feature) -> TypeGuard[NumericFeature]:
     """Whether a feature is a number that cannot miss: a z-score and nothing else."""
-    return isinstance(feature, NumericFeature) and feature.fill is None
+    return isinstance(feature, NumericFeature) and feature.fill is None and feature.is_z_score
 
 
 def out_of_range(features: Iterable[Feature], columns: Columns) -> dict[str, list[int]]:
@@ -981,6 +1116,25 @@ def one_hot(rows: Sequence[int]) -> Matrix:
     """
     table = np.where(np.equal(rows, 0)[:, np.newaxis], np.array(rows) / sum(rows), np.eye(len(rows)))
     return table[:, np.not_equal(rows, 0)]
+
+
+def sparse_levels(rows: Sequence[int], first: int) -> list[SparseInputs]:
+    """The rows of `one_hot` without their zeros, where the first column is at the position `first`."""
+    places, average = count(first), dict(enumerate(shares(rows).tolist(), first))
+    return [{next(places): 1.0} if had else average for had in rows]
+
+
+def with_zeros(encode_value: Callable[[Any], SparseInputs], width: int) -> Callable[[Any], list[float]]:
+    """What gives all inputs of a value, (width,), from what gives those that may not be 0."""
+    nothing = [0.0] * width
+
+    def encoded(value: Any) -> list[float]:
+        inputs = nothing.copy()
+        for place, number in encode_value(value).items():
+            inputs[place] = number
+        return inputs
+
+    return encoded
 
 
 def one_hot_columns(rows: Sequence[int], levels: NDArray[np.intp]) -> Matrix:

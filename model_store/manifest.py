@@ -134,8 +134,10 @@ class Training(Part):
     `cost` is the mean squared error of the shipped weights on the rows, in the unit of the network's output
     squared, weighted where the column `weight` says how much each row counts; `optimum` is the least that any
     line reaches there. `rank` is how many of a line's weights the rows determine, `condition` the ratio of
-    the greatest to the least of the singular values that do. `cross_validate` is the number of folds that
-    scored in place of `holdout`. `form` is that of the table, if it was text.
+    the greatest to the least of the singular values that do. `ridge` is the strength of the penalty on the
+    weights of a line or of an additive model, `additive_share` the share of this in an ensemble of so many
+    `members`. `cross_validate` is the number of folds that scored in place of `holdout`. `form` is that of
+    the table, if it was text.
     """
 
     optimizer: str
@@ -155,6 +157,9 @@ class Training(Part):
     optimum: float | None = None
     rank: PositiveInt | None = None
     condition: PositiveFloat | None = None
+    ridge: Annotated[float, Field(ge=0)] | None = None
+    members: PositiveInt | None = None
+    additive_share: Annotated[float, Field(ge=0, le=1)] | None = None
     data_sha256: Sha256
     form: Form | None = None
     libraries: dict[str, str]

@@ -1,10 +1,11 @@
 """The forward pass in numpy, and the checks that weights must pass before it runs.
 
 All sums are added up in order, bias first, by + and × alone, so they have the same bits on every processor.
+Inputs that are 0 may be left out of a sum: 0 · weight changes no bit of it unless it is -0.0, as no bias is.
 tanh and exp (of a target's logarithm) are numpy's, whose last bits may differ from one processor to another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model_store.columns import Columns, Matrix, Row, encode, row_encoder
+from model_store.columns import Columns, Matrix, Row, SparseInputs, encode, row_encoder
 from model_store.errors import TensorsInvalid
 from model_store.manifest import Description, Mlp
 
@@ -53,18 +54,33 @@ class Predictor:
         if self._line is not None and isinstance(encoded, list):
             total: float = weighted_sum(*self._line, encoded)
             return total
+        if isinstance(encoded, dict):
+            return self._sparse_output(encoded)
         with np.errstate(over="ignore", invalid="ignore"):
             return float(self._through(np.asarray(encoded))[0])
 
+    def _sparse_output(self, encoded: SparseInputs) -> float:
+        """What the network gives for one row that is encoded but for zeros."""
+        if self._line is not None:
+            start, weights = self._line
+            total: float = weighted_sum(start, map(weights.__getitem__, encoded), encoded)
+            return total
+        weight, bias = self._layers[0]
+        places = np.fromiter(encoded, np.intp, len(encoded))
+        inputs = np.fromiter(encoded.values(), np.float64, len(encoded))
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = affine_row(weight.take(places, axis=0), bias, inputs)
+            return float(self._through(sums, after=1)[0])
+
     @cached_property
-    def _encode_row(self) -> Callable[[Row], list[float] | Matrix]:
+    def _encode_row(self) -> Callable[[Row], list[float] | Matrix | SparseInputs]:
         return row_encoder(self.description.features)
 
     @cached_property
     def _layers(self) -> list[tuple[Matrix, Matrix]]:
-        """The weights (k, units) and the bias (units,) of every layer."""
+        """The weights (k, units) and the bias (units,), never -0.0, of every layer."""
         return [
-            (np.ascontiguousarray(self.weights[f"{layer}.weight"].T), self.weights[f"{layer}.bias"])
+            (np.ascontiguousarray(self.weights[f"{layer}.weight"].T), self.weights[f"{layer}.bias"] + 0.0)
             for layer in (f"layers.{index}" for index in range(len(self.description.network.layers)))
         ]
 
@@ -74,7 +90,7 @@ class Predictor:
         if isinstance(self.description.network, Mlp):
             return None
         weights = self.weights["layers.0.weight"][0].tolist()
-        return float(self.weights["layers.0.bias"][0]), list(enumerate(weights))
+        return float(self.weights["layers.0.bias"][0]) + 0.0, list(enumerate(weights))
 
     def _forward(self, encoded: Matrix) -> Matrix:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -87,10 +103,13 @@ class Predictor:
                 [self._through(encoded[start : start + ROWS_AT_ONCE].T)[0] for start in starts]
             )
 
-    def _through(self, activations: Matrix) -> Matrix:
-        """What the network gives for one encoded row, (width,), or for n, (width, n): (1,) or (1, n)."""
+    def _through(self, activations: Matrix, after: int = 0) -> Matrix:
+        """What the network gives for one encoded row, (width,), or for n, (width, n): (1,) or (1, n).
+
+        Or for what the first layers give, if it is to go on `after` so many of them.
+        """
         network, is_row = self.description.network, activations.ndim == 1
-        for index, (weight, bias) in enumerate(self._layers):
+        for index, (weight, bias) in enumerate(self._layers[after:], after):
             if index and isinstance(network, Mlp):
                 activations = activate(network, activations)
             if is_row:
@@ -100,8 +119,11 @@ class Predictor:
         return activations
 
 
-def weighted_sum(bias: float, weights: Sequence[tuple[int, float]], inputs: Any) -> Any:
-    """weights · inputs + bias, added up in order: for inputs that are floats, or columns of shape (n,)."""
+def weighted_sum(bias: float, weights: Iterable[tuple[int, float]], inputs: Any) -> Any:
+    """weights · inputs + bias, added up in order: for inputs that are floats, or columns of shape (n,).
+
+    The weights come with the numbers of their inputs.
+    """
     total = bias
     for index, weight in weights:
         total = total + weight * inputs[index]

@@ -39,6 +39,7 @@ from tests.toys import (
     KM,
     PORT,
     POWER,
+    RPM,
     SOLD,
     TURBO,
     toy_rows,
@@ -136,11 +137,20 @@ def test_rows_within_the_training_range_have_no_entry() -> None:
 
 
 FILLED = AGE.model_copy(update={"fill": 5.0})
-KINDS: Final[list[Feature]] = [AGE, FILLED, FUEL, *ALL_KINDS]
-NAMES = ["age", "age or null", *(feature.name for feature in (FUEL, *ALL_KINDS))]
+HATS: Final = {"knots": (17501.0, 17600.5, 17865.875), "shares": (0.25, 0.5, 0.25)}
+BENT = SOLD.model_copy(update={"clip": True, "clipped_mean": 0.125, **HATS})
+CLIPPED = AGE.model_copy(update={"clip": True, "clipped_mean": -0.125})
+KINDS: Final[list[Feature]] = [AGE, FILLED, FUEL, *ALL_KINDS, BENT, CLIPPED]
+NAMES = [
+    "age",
+    "age or null",
+    *(feature.name for feature in (FUEL, *ALL_KINDS)),
+    "sold, bent",
+    "age, clipped",
+]
 kinds = pytest.mark.parametrize("feature", KINDS, ids=NAMES)
 
-MAY_MISS = {"age or null", "km", "port", "colour", "grade", "hybrid"}
+MAY_MISS = {"age or null", "km", "port", "colour", "grade", "hybrid", "rpm"}
 CATEGORIES = {
     "fuel type": {"petrol", "diesel", "a,b"},
     "port": {"Hafen", "NA", "Kai"},
@@ -191,7 +201,7 @@ def is_taken(feature: Feature, value: Any) -> bool:
             value in CATEGORIES[feature.name] or (is_open and value != "" and "\ud800" not in value)
         )
     if isinstance(feature, DateFeature):
-        return value in DATES if feature == SOLD else value in (*DATES, *WRITTEN)
+        return value in DATES if feature.name == "sold" else value in (*DATES, *WRITTEN)
     if isinstance(feature, BooleanFeature):
         return value is True or value is False
     return type(value) in {int, float} and repr(value)[-1].isdigit() and abs(Fraction(value)) < 2**1024
@@ -245,9 +255,22 @@ def test_a_decoder_of_its_type_lets_through_what_a_kind_accepts(feature: Feature
 def test_a_row_is_encoded_with_the_bits_of_a_column(feature: Feature, data: st.DataObject) -> None:
     values = data.draw(taken_values(feature))
     column = feature.read(values).column
+    together = np.ascontiguousarray(feature.encode(column))
     alone = np.array([np.atleast_1d(feature.row_encoder()(value)) for value in values]).T
-    assert alone.shape == (feature.width, len(values))
-    assert alone.tobytes() == np.ascontiguousarray(feature.encode(column)).tobytes()
+    sparse = [with_zeros(feature.sparse_row_encoder(3)(value), 3 + feature.width) for value in values]
+    assert alone.shape == together.shape == (feature.width, len(values))
+    assert alone.tobytes() == together.tobytes() == np.array(sparse).T[3:].tobytes()
+
+
+def with_zeros(inputs: Any, width: int) -> NDArray[np.float64]:
+    """An encoded row, (width,), that may be encoded by the positions of its inputs alone, which ascend."""
+    if not isinstance(inputs, dict):
+        return np.array(inputs)
+    assert inputs
+    assert list(inputs) == sorted(inputs)
+    row = np.zeros(width)
+    row[list(inputs)] = list(inputs.values())
+    return row
 
 
 def many_numbers(count: int) -> list[Feature]:
@@ -271,8 +294,9 @@ def with_all_kinds_between(numbers: list[Feature]) -> list[Feature]:
         many_numbers(MANY_NUMBERS),
         with_all_kinds_between(many_numbers(MANY_NUMBERS - 1)),
         with_all_kinds_between(many_numbers(MANY_NUMBERS)),
+        [*many_numbers(2), *ALL_KINDS],
     ],
-    ids=["numbers", "many numbers", "all kinds", "all kinds and many numbers"],
+    ids=["numbers", "many numbers", "all kinds", "all kinds and many numbers", "few numbers, many zeros"],
 )
 @settings(max_examples=30)
 @given(data=st.data())
@@ -288,7 +312,7 @@ def test_a_whole_row_is_encoded_with_the_bits_of_columns(
     ]
     pairs = list(zip(features, row, strict=True))
     columns = {feature.name: feature.read([value]).column for feature, value in pairs}
-    alone = np.array(row_encoder(features)(row))
+    alone = with_zeros(row_encoder(features)(row), sum(feature.width for feature in features))
     assert alone.tobytes() == encode(features, columns).tobytes()
 
 
@@ -531,6 +555,24 @@ def test_cells_are_read_as_their_kind_writes_them(
     np.testing.assert_array_equal(np.array(reading.column), np.array(values))
 
 
+def test_hats_are_named_by_their_knots_which_are_told_apart() -> None:
+    assert RPM.labels == (
+        "rpm",
+        *(f"rpm near {knot}" for knot in ("800", "2,000", "3,000", "4,500", "7,000")),
+        "rpm is missing",
+    )
+    days = ("2017-12-01", "2018-03-10T12:00", "2018-11-30T21:00")
+    assert BENT.labels[:4] == ("sold", *(f"sold near {day}" for day in days))
+    close = RPM.model_copy(update={"knots": (2000.0, 2000.0001), "shares": (0.5, 0.5)})
+    assert close.labels[1:3] == ("rpm near 2000.0", "rpm near 2000.0001")
+
+
+def test_the_means_of_what_is_clipped_and_of_hats_are_part_of_the_average_row() -> None:
+    assert RPM.baseline.tolist() == [-0.0625, 0.125, 0.25, 0.25, 0.25, 0.125, 0.125]
+    assert BENT.baseline[:4].tolist() == [0.125, 0.25, 0.5, 0.25]
+    assert CLIPPED.baseline.tolist() == [-0.125]
+
+
 @kinds
 def test_the_encoded_training_rows_have_the_baseline_for_their_mean(feature: Feature) -> None:
     assert feature.baseline.shape == (feature.width,) == (len(feature.labels),)
@@ -583,6 +625,19 @@ def test_a_misspelt_category_gets_a_hint(given: object, hint: str) -> None:
         (FUEL, {"example": "wood"}, "is none of its categories"),
         (GRADE, {"categories": (Category(value="", rows=1),), "example": ""}, "a missing value of grade"),
         (KM, {"fill": None}, "nothing to fill them with"),
+        (RPM, {"clipped_mean": None}, "rpm is clipped without a mean of that"),
+        (RPM, {"clip": False}, "has one and is not clipped"),
+        (RPM, {"clipped_mean": 3.5}, "clipped_mean"),
+        (RPM, {"knots": RPM.knots[:1], "shares": (1.0,)}, "knots of rpm are not two or more that ascend"),
+        (RPM, {"knots": (800.0, *RPM.knots[:-1])}, "knots of rpm are not two or more that ascend"),
+        (RPM, {"knots": RPM.knots[::-1]}, "knots of rpm are not two or more that ascend"),
+        (RPM, {"knots": (*RPM.knots[:-1], float("inf"))}, "knots.4"),
+        (RPM, {"knots": (-1.7e308, 1.7e308), "shares": (0.5, 0.5)}, "not two or more that ascend"),
+        (RPM, {"shares": RPM.shares[:-1]}, "rpm has not a share for each knot"),
+        (RPM, {"shares": (*RPM.shares[:-1], 0.125 + 1e-8)}, "which sum to 1"),
+        (RPM, {"shares": (-0.125, 0.5, *RPM.shares[2:])}, "shares.0"),
+        (RPM, {"knots": ()}, "rpm has not a share for each knot"),
+        (SOLD, HATS | {"shares": ()}, "sold has not a share for each knot"),
         (SOLD, {"example": "2018-02-30"}, "day is out of range"),
         (SOLD, {"example": "13/05/2018"}, "example"),
         (SOLD, {"parts": {"month": (1,) * 11}}, "the rows of each month of sold are not 12 numbers"),
@@ -628,6 +683,7 @@ SAID: Final[dict[str, tuple[str, str]]] = {
     ),
     "hybrid": ("In training true 25.0%, false 55.0%, (missing) 20.0%.", "true, false or null"),
     "turbo": ("In training true 10.0%, false 90.0%.", "true or false"),
+    "rpm": ("In training 800 to 7000 1/min.", "a finite number or null (in training 800 to 7000 1/min)"),
 }
 
 
@@ -639,7 +695,8 @@ def test_json_schema_and_words_tell_what_is_taken_with_an_example_that_is(featur
     assert example == feature.plain_example
     nullable = {"type": "null"} in schema.get("anyOf", [])
     assert nullable == feature.accepts(None)
-    assert (schema["description"], feature.takes) == SAID[NAMES[KINDS.index(feature)]]
+    said = NAMES[KINDS.index(feature)].partition(", ")[0]
+    assert (schema["description"], feature.takes) == SAID[said]
 
 
 def test_json_schema_names_the_form() -> None:

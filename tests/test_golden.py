@@ -30,7 +30,7 @@ INPUTS: Final = [f"x{index}" for index in range(16)]
 def trained(folder: Path, table: pd.DataFrame, **fields: Any) -> Predictor:
     """A model fitted to the column y of a table, published and loaded."""
     table.to_csv(folder / "table.csv", index=False)
-    recipe = make_recipe({"target": {"name": "y"}} | fields)
+    recipe = make_recipe({"target": {"name": "y"}, "network": {"kind": "linear"}} | fields)
     store = open_store(str(folder / "store"))
     return store.load("toy", fit(folder / "table.csv", recipe, "toy", store).manifest.version).predictor
 
@@ -95,6 +95,13 @@ def test_no_weight_that_moves_rows_much_can_change_by_a_tenth_of_a_billionth(net
             seen += 1
             assert is_refused(changed)
     assert seen > 10
+
+
+def test_no_hat_can_lose_its_weight_unseen(tmp_path: Path) -> None:
+    inputs = [{"name": name} for name in INPUTS[:4]]
+    bent = trained(tmp_path, numbers(), features=inputs, encoding="piecewise")
+    assert bent.weights["layers.0.weight"].shape == (1, 4 * 18)
+    assert all(map(is_refused, altered(bent, lambda _: 0.0)))
 
 
 KINDS: Final = [

@@ -87,6 +87,15 @@ def test_many_units_are_names_of_things() -> None:
     assert decision(cells).taken_as == InputColumn(name="x", kind="categorical")
 
 
+def test_words_with_a_number_each_in_front_are_categories() -> None:
+    found = decision(repeated("1. White", "2. Black", "3. Asian"))
+    assert found.taken_as == InputColumn(name="x", kind="categorical")
+    found = decision([*repeated("1. White", "2. Black", rows=40), *repeated("", "NA", rows=20)])
+    assert found.taken_as == InputColumn(name="x", kind="categorical")
+    assert decision(repeated("1 day", "2 days", "3 days")).taken_as == number()
+    assert decision(repeated("12 months", "24 months")).taken_as == number()
+
+
 def test_missing_numbers_are_told_by_a_column_of_their_own() -> None:
     found = decision([f"{row % 7}" if row % 5 else "NA" for row in range(ROWS)])
     assert found.taken_as == number(missing="indicator")

@@ -194,7 +194,9 @@ def rows_of(count: int, inputs: int, rng: np.random.Generator) -> Matrix:
 def coverage(rows: int, inputs: int, trials: int, **fields: Any) -> tuple[float, int]:
     """How many of fresh rows the served interval holds, and how often none was claimed."""
     names = [f"x{index}" for index in range(inputs)]
-    recipe = make_recipe({"target": {"name": "y"}, "features": [{"name": name} for name in names], **fields})
+    features = [{"name": name} for name in names]
+    asked = {"target": {"name": "y"}, "features": features, "network": {"kind": "linear"}, **fields}
+    recipe = make_recipe(asked)
     held, none = [], 0
     for seed in range(trials):
         rng = np.random.default_rng(seed)

@@ -42,6 +42,7 @@ ROW: Final = {
     "built": "2000-02-29",
     "hybrid": True,
     "turbo": False,
+    "rpm": 2500,
 }
 MOMENT = "a date and time (ISO 8601, in training 2017-12-01 to 2018-11-30T21:00) is expected"
 DAY = "a date (ISO 8601 or %d/%m/%Y, in training 1980-01-01 to 2016-07-18) is expected"
@@ -329,6 +330,7 @@ def test_the_terminal_shows_every_input_in_a_line(tmp_path: Path) -> None:
         "built: 1980-01-01 to 2016-07-18, mean 2000-01-01",
         "hybrid: true 25.0%, false 55.0%, (missing) 20.0%",
         "turbo: true 10.0%, false 90.0%",
+        "rpm (1/min): 800 to 7000, mean 3000.0, std 1250.0, 12.5% missing, clipped, hats at 5 knots",
     ]
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPRegressor
 
-from model_store.columns import Feature, encode
+from model_store.columns import Category, Feature, encode
 from model_store.errors import GoldenDiffer, TensorsInvalid
 from model_store.golden import check_golden
 from model_store.manifest import Description, Linear, Mlp
@@ -23,6 +23,7 @@ from tests.toys import (
     FEATURES,
     FUEL,
     POWER,
+    RPM,
     expected_predictions,
     toy_description,
     toy_rows,
@@ -158,6 +159,52 @@ def test_a_tanh_network_of_any_shape_gives_a_row_the_bits_of_a_batch(
     rows = np.random.default_rng(seed).uniform(0, 10, (20, inputs))
     batch = predictor.outputs({f"x{k}": rows[:, k] for k in range(inputs)})
     assert [predictor.row_output(row) for row in rows.tolist()] == batch.tolist()
+
+
+def sparse_predictor(network: Linear | Mlp, seed: int) -> Predictor:
+    """A model of hats and categories, so that most inputs are 0, and weights and biases of 0.0 and -0.0."""
+    colours = tuple(Category(value=f"{k}", rows=1 + k) for k in range(8))
+    features: list[Feature] = [AGE]
+    for index in range(3):
+        features.append(RPM.model_copy(update={"name": f"rpm {index}"}))
+        features.append(FUEL.model_copy(update={"name": f"colour {index}", "categories": colours}))
+    rng = np.random.default_rng(seed)
+    weights = toy_weights(network, sum(feature.width for feature in features), seed)
+    for tensor in weights.values():
+        tensor[rng.random(tensor.shape) < 0.3] = rng.choice([0.0, -0.0])
+    description = toy_description().model_copy(update={"features": tuple(features), "network": network})
+    return Predictor(description, weights)
+
+
+@networks
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 10**6))
+def test_inputs_of_0_that_are_left_out_of_a_row_change_no_bit_of_it(
+    network: Linear | Mlp, data: st.DataObject, seed: int
+) -> None:
+    predictor = sparse_predictor(network, seed)
+    numbers = st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 8000)
+    colours = st.sampled_from([f"{k}" for k in range(8)])
+    values = [numbers, *[numbers | st.none(), colours] * 3]
+    rows = data.draw(st.lists(st.tuples(*values), min_size=1, max_size=6))
+    features = predictor.description.features
+    columns = {feature.name: [row[index] for row in rows] for index, feature in enumerate(features)}
+    alone = [repr(predictor.row_output(row)) for row in rows]
+    assert alone == list(map(repr, predictor.outputs(columns).tolist()))
+
+
+@networks
+def test_a_sum_of_negative_zeros_and_what_is_left_out_is_0_alone_and_in_a_batch(
+    network: Linear | Mlp,
+) -> None:
+    predictor = sparse_predictor(network, 1)
+    row: list[float | str | None] = [6.0, *(3200.0, "1") * 3]
+    features = predictor.description.features
+    columns = {feature.name: [x] for feature, x in zip(features, row, strict=True)}
+    weights = {name: np.full_like(tensor, -0.0) for name, tensor in predictor.weights.items()}
+    weights["layers.0.weight"][:, encode(features, columns)[0] == 0] = 0.0
+    zeros = Predictor(predictor.description, weights)
+    assert str(zeros.row_output(row)) == str(zeros.outputs(columns)[0]) == "0.0"
 
 
 @pytest.mark.parametrize("count", [0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 2 * ROWS_AT_ONCE + 1])

@@ -224,7 +224,8 @@ def test_a_target_is_enough_and_what_trained_is_scored(tmp_path: Path, store: St
     content = written(make(), separator)
     path = tmp_path / "table.csv"
     path.write_bytes(content)
-    published = fit(path, make_recipe({"target": {"name": column}}), "model", store)
+    recipe = make_recipe({"target": {"name": column}, "network": {"kind": "linear"}})
+    published = fit(path, recipe, "model", store)
     found = {decision.name: decision.words for decision in published.learned.findings.decisions}
     assert {name: found[name] for name in kinds} == kinds
     assert published.manifest.training.rows == ROWS

@@ -2,6 +2,7 @@ import html
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Route
 
 from model_store.answers import Answers
-from model_store.columns import CategoricalFeature, Category
+from model_store.columns import CategoricalFeature, Category, DateFeature
 from model_store.manifest import (
     SCHEMA_VERSION,
     Description,
@@ -26,13 +27,20 @@ from model_store.manifest import (
     Training,
 )
 from model_store.scale import Scale
+from model_store.store import open_store
 from tests.toys import AGE, FEATURES, FUEL, POWER, TARGET
+from training.auto import Trial
+from training.console import facts
+from training.crossed import Crossed
 from training.drawing import fixed, percent, shown
+from training.importance import permutation_importance
 from training.inference import Decision
 from training.intervals import Tenth
-from training.recipe import InputColumn
+from training.pipeline import fit, learn
+from training.publish import describe_training
+from training.recipe import InputColumn, make_recipe
 from training.remarks import Findings, Remark
-from training.report import Evidence, against, report_html
+from training.report import Evidence, against, report_html, shown_part
 
 ROWS = 500
 HOSTILE = '</code><script src="http://a.test">\'&{{ 7 * 7 }}$x^$'
@@ -316,6 +324,201 @@ def test_of_many_categories_the_rarest_are_counted_together() -> None:
     text = text_of(report_html(description(features=(many,)), 1, evidence(inputs={FUEL.name: ["c0"] * ROWS})))
     assert "28 others" in text
     assert shown(sum(category.rows for category in categories[12:])) in text
+
+
+CURVED = AGE.model_copy(
+    update={"clip": True, "clipped_mean": 0.0, "knots": (0.5, 4.0, 10.0), "shares": (0.2, 0.5, 0.3)}
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "features", "changes", "words"),
+    [
+        (Linear(), (CURVED, FUEL), {"ridge": 0.01, "optimizer": "ridge"}, "an additive model"),
+        (Linear(), FEATURES, {"ridge": 0.01, "optimizer": "ridge"}, "a line with small weights (ridge)"),
+        (
+            Mlp(hidden=(258,)),
+            (CURVED, FUEL),
+            {"ridge": 0.01, "optimizer": "adamw", "members": 8, "additive_share": 0.1234},
+            "an ensemble of 8 networks of 32 units mixed with an additive model (12.3 %)",
+        ),
+        (
+            Mlp(hidden=(64,)),
+            FEATURES,
+            {"ridge": 0.01, "optimizer": "adamw", "members": 2, "additive_share": 0.0},
+            "an ensemble of 2 networks of 32 units",
+        ),
+        (
+            Mlp(hidden=(66,)),
+            FEATURES,
+            {"ridge": 0.01, "optimizer": "adamw", "members": 2, "additive_share": 1.0},
+            "an ensemble of 2 networks of 32 units mixed with an additive model (100 %)",
+        ),
+    ],
+    ids=["additive", "ridge", "ensemble", "ensemble alone", "all additive"],
+)
+def test_it_says_what_a_network_is(network: Any, features: Any, changes: dict[str, Any], words: str) -> None:
+    made = description(network=network, features=features, training=training(**changes))
+    assert f" with {words}." in text_of(report_html(made, 1, evidence()))
+
+
+def test_ridge_regression_has_a_strength_and_no_epochs() -> None:
+    made = description(features=(CURVED,), training=training(optimizer="ridge", ridge=0.0215))
+    page = report_html(made, 1, evidence(history=(36.0, 6.25)))
+    assert "ridge regression" in text_of(page)
+    assert numbers_of(page)[0.0215] == "0.0215"
+    for absent in ("epochs", "learning rate", "The cost has no curve"):
+        assert absent not in text_of(page)
+    assert "smoothly clipped where they are far out, and as hats at quantiles" in text_of(page)
+
+
+def test_an_ensembles_cost_is_that_on_rows_left_out() -> None:
+    how = training(optimizer="adamw", ridge=0.01, members=8, additive_share=0.5, cost=3.25)
+    made = description(network=Mlp(hidden=(258,)), training=how)
+    page = report_html(made, 1, evidence(history=(36.0, 7.0, 6.5), optimum=5.5))
+    text = text_of(page)
+    assert "From 36 to 6.5 on rows left out in 2 epochs." in text
+    assert "Dashed: the least that any line reaches on the rows it is fitted to, 5.5." in text
+    assert "AdamW, learning rate" in text
+    assert numbers_of(page)[3.25] == "3.25"
+
+
+def test_the_networks_that_were_tried_are_in_a_table() -> None:
+    trials = (
+        Trial("line", cost=39.4375, excess=25.4375, uncertainty=2.4875, seconds=1.04),
+        Trial("additive", cost=14.125, excess=0.125, uncertainty=0.25, seconds=4.97, is_chosen=True),
+        Trial("ensemble", cost=14.0, excess=0.0, uncertainty=0.0, seconds=24.88),
+    )
+    page = report_html(description(), 1, evidence(findings=Findings(trials=trials)))
+    rows = re.findall(r'<tr( class="us")?><th scope="row" class="short">(\w+)</th>(.*?)</tr>', page.decode())
+    tried = {name: [*re.findall(r"([^<>]+)</data>", cells), bool(chosen)] for chosen, name, cells in rows}
+    assert tried == {
+        "line": ["39.438", "25.438", "2.4875", "1.04", False],
+        "additive": ["14.125", "0.125", "0.25", "4.97", True],
+        "ensemble": ["14", "0", "0", "24.9", False],
+    }
+    assert page.count(b"<td>chosen</td>") == 1
+    assert "above the least by no more than the standard error of that difference" in text_of(page)
+    assert_self_contained(page)
+
+
+def bars_of(page: bytes, table: str) -> list[tuple[str, float, str]]:
+    """The names, the bars' lengths in percent and the numbers of a table of bars."""
+    (body,) = re.findall(
+        rf'<table class="bars" aria-labelledby="{table}".*?</table>', page.decode(), re.DOTALL
+    )
+    names = re.findall(r'<th scope="row">(.*?)</th>', body)
+    lengths = map(float, re.findall(r"width:([\d.]+)%", body))
+    return list(zip(names, lengths, re.findall(r"([^<>]+)</data>", body), strict=True))
+
+
+def test_inputs_have_bars_by_how_much_they_matter() -> None:
+    importance = {AGE.name: 4.1499, FUEL.name: 2.07495, POWER.name: -0.01}
+    page = report_html(description(), 1, evidence(importance=importance))
+    assert [(html.unescape(name), *bar) for name, *bar in bars_of(page, "importance")] == [
+        (AGE.name, 100, "4.15"),
+        (FUEL.name, 50, "2.07"),
+        (POWER.name, 0, "−0.01"),
+    ]
+    assert "grows, in lakh, when an input's values are shuffled" in text_of(page)
+    assert_self_contained(page)
+
+
+def test_what_matters_is_no_question_of_a_single_input() -> None:
+    page = report_html(description(features=(AGE,)), 1, evidence(importance={AGE.name: 4.0}))
+    assert b"What it leans on" not in page
+
+
+def test_inputs_that_do_not_matter_have_no_bars() -> None:
+    page = report_html(description(), 1, evidence(importance={AGE.name: 0.0, FUEL.name: -1.0}))
+    assert [length for _, length, _ in bars_of(page, "importance")] == [0, 0]
+
+
+def test_of_many_inputs_the_dozen_that_matter_most_have_bars_and_curves() -> None:
+    features = tuple(CURVED.model_copy(update={"name": f"x{index}"}) for index in range(14))
+    inputs = {feature.name: evidence().inputs[AGE.name] for feature in features}
+    line = np.column_stack([np.linspace(0, 12, 50), np.linspace(-1, 1, 50)])
+    given = evidence(
+        inputs=inputs,
+        importance={f"x{index}": 1.0 + index for index in reversed(range(14))},
+        curves={f"x{index}": line * [1, index] for index in range(14)},
+    )
+    page = report_html(description(features=features, training=training(ridge=0.1)), 1, given)
+    most = [f"x{index}" for index in range(13, 1, -1)]
+    assert [name for name, *_ in bars_of(page, "importance")] == most
+    assert re.findall(r"Line chart: what the model adds for each (\w+)\.", page.decode()) == most
+    assert "2 more inputs matter no more than the last of these." in text_of(page)
+    assert_self_contained(page)
+
+
+def test_a_curve_is_drawn_where_the_rows_are() -> None:
+    points = np.array([[0.0, 0.0], [10.0, 5.0], [1e6, 7.0]])
+    within = shown_part(points, np.r_[np.linspace(2, 8, ROWS - 1), 1e6])
+    assert within[:, 0] == pytest.approx([2, 8], abs=0.1)
+    assert within[:, 1] == pytest.approx(within[:, 0] / 2)
+
+
+def test_a_dates_curve_has_dates_below_it() -> None:
+    day = DateFeature(
+        name="sold",
+        mean=18000,
+        std=300,
+        minimum=17500,
+        maximum=18600,
+        deciles=(18000,) * 9,
+        example="2019-04-14",
+    )
+    inputs = evidence().inputs | {"sold": np.linspace(17500, 18600, ROWS)}
+    curve = np.array([[17500.0, -1.0], [18000.0, 0.5], [18600.0, 1.0]])
+    made = description(features=(day, FUEL), training=training(ridge=0.1))
+    page = report_html(made, 1, evidence(inputs=inputs, importance={"sold": 1.0}, curves={"sold": curve}))
+    assert re.findall(r">(20\d\d-\d\d-\d\d)</text>", page.decode())
+    assert_self_contained(page)
+
+
+def table_of_two(path: Path) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """Two inputs and a positive target, written as a table and returned."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    y = np.exp(2 + 0.5 * x[:, 0] + 0.3 * rng.random(80))
+    np.savetxt(path, np.column_stack([x, y]), delimiter=",", header="a,b,y", comments="", fmt="%.17g")
+    return {"a": x[:, 0], "b": x[:, 1]}, y
+
+
+@pytest.mark.parametrize(
+    ("network", "transform"),
+    [({"kind": "ridge"}, "none"), ({"kind": "ensemble", "epochs": 2}, "log")],
+    ids=["ridge", "ensemble"],
+)
+def test_the_manifest_says_how_a_crossed_network_came_about(
+    tmp_path: Path, network: dict[str, Any], transform: str
+) -> None:
+    inputs, y = table_of_two(tmp_path / "t.csv")
+    target = {"name": "y", "transform": transform}
+    learned = learn(tmp_path / "t.csv", make_recipe({"target": target, "network": network}))
+    how, crossed = describe_training(learned), learned.model.fitted
+    predicted = learned.model.predict(inputs)
+    errors = np.log(y) - np.log(predicted) if transform == "log" else y - predicted
+    assert how.cost == pytest.approx(np.mean(errors**2), rel=1e-9)
+    assert isinstance(crossed, Crossed)
+    assert (how.ridge, how.batch_size) == (crossed.strength, None)
+    if network["kind"] == "ensemble":
+        assert (how.optimizer, how.learning_rate, how.epochs) == ("adamw", 0.005, 2)
+        assert (how.members, how.additive_share) == (8, crossed.share)
+    else:
+        assert (how.optimizer, how.members, how.additive_share) == ("ridge", None, None)
+
+
+def test_a_published_page_has_what_was_learned_of_the_inputs(tmp_path: Path) -> None:
+    table_of_two(tmp_path / "t.csv")
+    recipe = make_recipe({"target": {"name": "y"}, "network": {"kind": "ridge"}})
+    published = fit(tmp_path / "t.csv", recipe, "toy", open_store(str(tmp_path / "models")))
+    page = (tmp_path / "models/toy/versions/1/report.html").read_bytes()
+    importance = facts(published.manifest, published.learned, promoted=False)["importance"]
+    expected = permutation_importance(published.learned.model, published.learned.table)
+    assert importance == expected
+    assert set(expected.values()) <= numbers_of(page).keys()
+    assert page.count(b"what the model adds for each") == 2
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,52 @@ def test_a_stretch_of_a_long_table_may_lack_a_number(tmp_path: Path, monkeypatch
     assert feature.mean == pytest.approx(table["x"].mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize("encoding", ["clipped", "piecewise"])
+def test_an_encoding_has_knots_at_quantiles_and_the_means_of_the_encoded_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    table = numbers(1000)
+    table.loc[::9, "x"] = np.nan
+    features, _ = described(tmp_path, table, missing="mean", encoding=encoding)
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 300)
+    in_blocks, _ = described(tmp_path, table, missing="mean", encoding=encoding)
+    encoded = encode(features, {name: table[name].to_numpy() for name in "xz"})
+    baseline = np.concatenate([feature.baseline for feature in features])
+    np.testing.assert_allclose(encoded.mean(axis=0), baseline, rtol=0, atol=1e-13)
+    for feature, other in zip(features, in_blocks, strict=True):
+        assert isinstance(feature, NumericFeature)
+        assert isinstance(other, NumericFeature)
+        filled = table[feature.name].fillna(table[feature.name].mean())
+        quantiles = np.quantile(filled, np.arange(17) / 16) if encoding == "piecewise" else []
+        assert feature.clip
+        assert feature.knots == pytest.approx(np.unique(quantiles), rel=1e-12)
+        np.testing.assert_allclose(other.baseline, feature.baseline, rtol=0, atol=1e-13)
+        assert type(feature).model_validate(feature.model_dump()) == feature
+
+
+def test_a_column_of_few_values_has_few_knots_and_one_with_its_own_encoding_others(tmp_path: Path) -> None:
+    table = numbers(400)
+    table["x"] = np.arange(400) % 3
+    columns = [{"name": "x"}, {"name": "z", "encoding": "z-score"}]
+    (few, plain), _ = described(tmp_path, table, features=columns, encoding="piecewise")
+    assert isinstance(few, NumericFeature)
+    assert isinstance(plain, NumericFeature)
+    assert set(few.knots) == {0.0, 1.0, 2.0}
+    assert few.shares == pytest.approx((134 / 400, 133 / 400, 133 / 400))
+    assert plain.is_z_score
+
+
+def test_dates_are_encoded_piecewise_too(tmp_path: Path) -> None:
+    days = pd.date_range("2020-01-01", periods=161)
+    table = pd.DataFrame({"day": days, "y": np.arange(161.0)})
+    columns = [{"name": "day", "kind": "date"}]
+    (feature,), _ = described(tmp_path, table, features=columns, encoding="piecewise")
+    assert isinstance(feature, DateFeature)
+    assert feature.knots == tuple(range(18262, 18262 + 161, 10))
+    encoded = feature.encode(feature.read(days.to_numpy()).column)
+    np.testing.assert_allclose(encoded.mean(axis=1), feature.baseline, rtol=0, atol=1e-13)
+
+
 def test_categories_come_in_alphabetical_order_with_their_rows(tmp_path: Path) -> None:
     table = numbers(10)
     table["c"] = list("bbabcbbbba")

@@ -62,7 +62,12 @@ def test_a_target_is_enough_and_what_was_decided_is_told(command: Command, tmp_p
     assert re.search(r"^size +number +40 to 129, m2", output, re.MULTILINE)
     assert re.search(r"^advert +left out +free text", output, re.MULTILINE)
     assert "fine-homes version 1 is in the store" in output
-    code, output, errors = command(*asked, "--json")
+    assert re.findall(r"^(line|additive|ensemble) .* \d+\.\d", output, re.MULTILINE) == [
+        "line",
+        "additive",
+        "ensemble",
+    ]
+    code, output, errors = command(*asked, "--network", "linear", "--json")
     assert (code, errors) == (0, "")
     said = parsed(output)
     assert [(each["column"], each["taken_as"]) for each in said["columns"]] == [
@@ -114,7 +119,8 @@ def test_comparing_tells_what_it_found_out(command: Command, tmp_path: Path) -> 
 def test_a_recipe_of_a_version_is_fitted_again_on_any_table_like_it(command: Command, tmp_path: Path) -> None:
     store = tmp_path / "models"
     table = homes(tmp_path)
-    assert command("fit", table, "--store", store, "--name", "cars", "--target", "price")[0] == 0
+    asked = ("--name", "cars", "--target", "price", "--network", "linear")
+    assert command("fit", table, "--store", store, *asked)[0] == 0
     recipe = tmp_path / "recipe.toml"
     recipe.write_bytes((store / "cars/versions/1/recipe.toml").read_bytes())
     elsewhere = table.rename(tmp_path / "elsewhere.csv")

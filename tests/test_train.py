@@ -54,7 +54,13 @@ def recipe(columns: str = "age power fuel", **fields: Any) -> Recipe:
     features = [
         {"name": name, "kind": "categorical" if name == "fuel" else "numeric"} for name in columns.split()
     ]
-    return make_recipe({"target": {"name": "price"}, "features": features, "missing": "mean", **fields})
+    asked = {
+        "target": {"name": "price"},
+        "features": features,
+        "missing": "mean",
+        "network": {"kind": "linear"},
+    }
+    return make_recipe(asked | fields)
 
 
 def weights(made: Recipe, table: Table) -> list[float]:

@@ -14,6 +14,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from model_store.errors import NothingPromoted
+from model_store.explanation import explain
 from model_store.store import open_store
 from tests.conftest import only_json, run
 from training.__main__ import main
@@ -133,6 +134,110 @@ def test_a_recipe_gives_the_bits_of_the_same_options(
     assert manifest.features[1].model_dump()["unit"] == "bhp"
     assert manifest.target.transform == "log"
     assert manifest.training.missing == "mean"
+
+
+def test_piecewise_a_line_bends_and_is_told_stored_explained_and_trained_again(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, 400)
+    pd.DataFrame({"x": x, "Price": np.abs(x)}).to_csv(tmp_path / "v.csv", index=False)
+    models = tmp_path / "models"
+    code, output, errors = fit(
+        *(tmp_path / "v.csv", models, "--target", "Price", "--feature", "x", "--number-encoding", "piecewise")
+    )
+    assert (code, errors) == (0, "")
+    assert "(clipped z-score of x: mean" in output
+    assert len(re.findall(r"^W = .*\(x near -?0\.\d+\)$", output, re.MULTILINE)) == 17
+    version = open_store(str(models)).load("cars", 1)
+    assert version.manifest.metrics
+    assert version.manifest.metrics.model.r2 > 0.99
+    served = version.predictor.predict({"x": [-0.75, 0.5]})
+    assert served == pytest.approx([0.75, 0.5], abs=0.02)
+    for row in (-0.9, 0.0, 3.0):
+        explanation = explain(version.predictor, {"x": [row]})
+        total = explanation.baseline + explanation.contributions["x"]
+        assert total == pytest.approx(version.predictor.predict({"x": [row]})[0], abs=1e-9)
+    assert "Line: the model's predictions." in html.unescape((version.report or b"").decode())
+    code, output, errors = command("verify", "cars", "--store", models, "--version", 1, "--retrain")
+    assert (code, errors) == (0, "")
+    assert "trained again: the same bits" in output
+
+
+def test_an_encoding_does_not_go_with_raw_inputs(fit: Command, cars: Path, tmp_path: Path) -> None:
+    code, _, errors = fit(
+        cars, tmp_path / "models", *ASKED, "--normalize", "none", "--number-encoding", "clipped"
+    )
+    assert code == 2
+    assert "the encoding 'clipped' of numbers does not go with normalize 'none'" in errors
+
+
+PRODUCT = ("--target", "Price", "--feature", "a", "--feature", "b")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two numbers that act on one another."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200))
+    path = tmp_path_factory.mktemp("product") / "product.csv"
+    pd.DataFrame({"a": a, "b": b, "Price": 10 + a * b + rng.normal(size=200) / 10}).to_csv(path, index=False)
+    return path
+
+
+def test_what_was_tried_for_the_network_that_suits_is_in_json_and_in_the_recipe(
+    fit: Command, command: Command, product: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    code, output, errors = fit(product, models, *PRODUCT, "--network", "auto", "--json")
+    assert (code, errors) == (0, "")
+    said = parsed(output)
+    assert [trial["name"] for trial in said["trials"]] == ["line", "additive", "ensemble"]
+    assert [trial["is_chosen"] for trial in said["trials"]] == [False, False, True]
+    assert said["network"]["kind"] == "mlp"
+    assert said["metrics"]["model"]["r2"] > 0.9
+    assert said["metrics"]["least_squares"]["r2"] < 0.1
+    code, _, errors = command("fit", models / "cars/versions/1/recipe.toml", "--store", models)
+    assert (code, errors) == (0, "")
+    assert weights_file(models, 1) == weights_file(models, 2)
+
+
+def test_what_was_tried_is_told_within_the_minutes(fit: Command, product: Path, tmp_path: Path) -> None:
+    code, output, errors = fit(
+        product, tmp_path / "models", *PRODUCT, "--network", "auto", "--minutes", "1e-9"
+    )
+    assert (code, errors) == (0, "")
+    assert re.search(r"^line .* chosen$", output, re.MULTILINE)
+    assert not re.search(r"^ensemble ", output, re.MULTILINE)
+
+
+def test_nothing_is_tried_for_the_lesson(fit: Command, cars: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    said = [
+        parsed(fit(cars, models, *ASKED, *more, "--json")[1])
+        for more in ((), ("--network", "linear", "--optimizer", "gd", "--learning-rate", "0.1"))
+    ]
+    assert [each["trials"] for each in said] == [[], []]
+    assert [each["training"]["optimizer"] for each in said] == ["gd", "gd"]
+    assert said[0]["features"][0]["kind"] == "numeric"
+    assert weights_file(models, 1) == weights_file(models, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--network", "ridge", "--optimizer", "adam"), "the network 'ridge' does not heed 'optimizer'"),
+        (("--network", "auto", "--epochs", "9"), "the network 'auto' does not heed 'epochs'"),
+        (("--network", "auto", "--hidden", "9"), "network.auto.hidden"),
+        (("--network", "auto", "--minutes", "-1"), "network.auto.minutes"),
+        (("--minutes", "1"), "network.linear.minutes"),
+    ],
+)
+def test_options_that_a_network_does_not_heed_are_refused(
+    fit: Command, product: Path, tmp_path: Path, more: tuple[str, ...], sentence: str
+) -> None:
+    code, _, errors = fit(product, tmp_path / "models", *PRODUCT, *more)
+    assert code == 2
+    assert sentence in errors
 
 
 def test_json_is_one_object_with_the_weights_and_the_costs(fit: Command, cars: Path, tmp_path: Path) -> None:

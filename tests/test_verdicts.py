@@ -24,7 +24,8 @@ def learned(folder: Path, y: Matrix, x: Matrix, **fields: Any) -> Learned:
     path = folder / "table.csv"
     np.savetxt(path, np.column_stack([x, y]), delimiter=",", header=",".join([*names, "y"]), comments="")
     features = [{"name": name} for name in names]
-    return learn(path, make_recipe({"target": {"name": "y"}, "features": features, **fields}))
+    asked = {"target": {"name": "y"}, "features": features, "network": {"kind": "linear"}, **fields}
+    return learn(path, make_recipe(asked))
 
 
 def said(of: Learned) -> list[str]:
@@ -60,7 +61,8 @@ def test_rare_categories_are_learned_where_nothing_is_said(tmp_path: Path) -> No
     rows = "".join(f"c{code},{value}\n" for code, value in zip(codes, y, strict=True))
     path.write_text(f"c,y\n{rows}")
     features = [{"name": "c", "kind": "categorical"}]
-    of = learn(path, make_recipe({"target": {"name": "y"}, "features": features}))
+    asked = {"target": {"name": "y"}, "features": features, "network": {"kind": "linear"}}
+    of = learn(path, make_recipe(asked))
     means = np.array([y[codes == code].mean() for code in range(500)])
     assert of.model.fitted.cost == pytest.approx(np.mean((y - means[codes]) ** 2), rel=1e-6)
     assert said(of) == []

@@ -25,6 +25,14 @@ RECIPES: Final[dict[str, dict[str, Any]]] = {
     "a line, weighted": {"weight": "rooms", "features": [{"name": "size"}]},
     "least squares of missing numbers": {"missing": "mean", "schedule": {"optimizer": "exact"}},
     "a network": {"network": {"hidden": [6]}, "schedule": ADAM, "missing": "mean"},
+    "a ridge line": {"network": {"kind": "ridge"}, "missing": "mean", "weight": "rooms"},
+    "an ensemble, by time": {"network": {"kind": "ensemble", "epochs": 3}, "split": "time:size"},
+    "what suits": {"network": {"kind": "auto"}, "missing": "mean"},
+    "what suits means of a logarithm": {
+        "network": {"kind": "auto"},
+        "target": {"name": "y", "transform": "log", "predicts": "mean"},
+        "cross_validate": 3,
+    },
     "folds of a logarithm": {"target": {"name": "y", "transform": "log"}, "cross_validate": 3},
 }
 
@@ -57,7 +65,7 @@ def verify(store: Store, capsys: pytest.CaptureFixture[str]) -> Verify:
 
 
 def publish(table: Path, store: Store, **fields: Any) -> Manifest:
-    recipe = make_recipe({"target": {"name": "y"}, **fields})
+    recipe = make_recipe({"target": {"name": "y"}, "network": {"kind": "linear"}, **fields})
     return fit(table, recipe, "toy", store).manifest
 
 

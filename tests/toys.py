@@ -230,9 +230,25 @@ BUILT = DateFeature(
     format="%d/%m/%Y",
     example="2000-02-29",
 )
+RPM = NumericFeature(
+    name="rpm",
+    mean=3000.0,
+    std=1250.0,
+    minimum=800.0,
+    maximum=7000.0,
+    deciles=(1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0, 4000.0, 4500.0, 5500.0),
+    clip=True,
+    clipped_mean=-0.0625,
+    knots=(800.0, 2000.0, 3000.0, 4500.0, 7000.0),
+    shares=(0.125, 0.25, 0.25, 0.25, 0.125),
+    fill=3100.0,
+    missing_share=0.125,
+    unit="1/min",
+    example=2500.0,
+)
 HYBRID = BooleanFeature(name="hybrid", trues=5, falses=11, missing=4, example=True)
 TURBO = BooleanFeature(name="turbo", trues=2, falses=18, example=False)
-ALL_KINDS: tuple[Feature, ...] = (KM, PORT, COLOUR, GRADE, SOLD, BUILT, HYBRID, TURBO)
+ALL_KINDS: tuple[Feature, ...] = (KM, PORT, COLOUR, GRADE, SOLD, BUILT, HYBRID, TURBO, RPM)
 
 
 def one_of(values: Sequence[object], value: object) -> list[float]:
@@ -260,6 +276,14 @@ def encoded_part(part: str, number: int) -> list[float]:
     return one_of(seen, number) if number in seen else [rows[value] / sum(rows) for value in seen]
 
 
+def encoded_rpm(rpm: float | None) -> list[float]:
+    """The clipped z-score, the hats by linear interpolation of each knot's own vector, and the mark."""
+    x = 3100.0 if rpm is None else rpm
+    z = (x - 3000.0) / 1250.0
+    hats = [float(np.interp(x, RPM.knots, unit)) for unit in np.eye(5)]
+    return [z / math.sqrt(1 + z**2 / 9), *hats, float(rpm is None)]
+
+
 def encoded_row(row: Mapping[str, Any]) -> list[float]:
     """The oracle of the encoding of a row of all kinds."""
     km, sold = row["km"], moment_of(row["sold"])
@@ -279,6 +303,7 @@ def encoded_row(row: Mapping[str, Any]) -> list[float]:
         5 / 16 if hybrid is None else float(hybrid),
         float(hybrid is None),
         float(row["turbo"]),
+        *encoded_rpm(row["rpm"]),
     ]
 
 
@@ -296,6 +321,7 @@ def rows_of_all_kinds(count: int, seed: int = 2) -> list[dict[str, Any]]:
             "built": f"{rng.integers(1, 29):02}/{rng.integers(1, 13):02}/{rng.integers(1980, 2016)}",
             "hybrid": [True, False, None][rng.integers(3)],
             "turbo": bool(rng.integers(2)),
+            "rpm": None if rng.random() < 0.2 else float(rng.uniform(700, 7500)),
         }
         for _ in range(count)
     ]

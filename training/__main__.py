@@ -89,6 +89,22 @@ Seed = Annotated[
 Normalize = Annotated[
     Literal["z-score", "none"] | None, typer.Option(help="none: train on raw inputs. [default: z-score]")
 ]
+NumberEncoding = Annotated[
+    Literal["z-score", "clipped", "piecewise"] | None,
+    typer.Option(
+        help="How numbers and dates reach the model; clipped: as z-scores bounded smoothly; piecewise: so, "
+        "and a line may bend at quantiles. [default: piecewise for ridge and ensemble, else z-score]"
+    ),
+]
+NetworkKind = Annotated[
+    Literal["auto", "linear", "ridge", "ensemble", "mlp"] | None,
+    typer.Option(
+        help="auto: what suits the table. linear: a line. ridge: a line with small weights, or by piecewise "
+        "encoding an additive model. ensemble: small networks mixed with that. mlp: one network. "
+        "[default: auto, but linear for a single number that is named, and where --number-encoding or how to "
+        "descend is said]"
+    ),
+]
 Missing = Annotated[
     Literal["drop", "mean"] | None,
     typer.Option(help="mean: fill missing numbers, here and at serving, in place of dropping their rows."),
@@ -127,8 +143,8 @@ def fit_command(
     optimizer: Annotated[
         Optimizer | None,
         typer.Option(
-            help="How to descend, or exact: solve. [default: gd for a line of one number, exact for other "
-            "lines, adam for an mlp]"
+            help="How to descend, or exact: solve. Saying it asks for a line, or with --hidden for an mlp. "
+            "[default: gd for a line of one number, exact for other lines, adam for an mlp]"
         ),
     ] = None,
     learning_rate: Rate = None,
@@ -142,6 +158,7 @@ def fit_command(
     sheet: Sheet = None,
     seed: Seed = None,
     normalize: Normalize = None,
+    number_encoding: NumberEncoding = None,
     missing: Missing = None,
     rare: Rare = None,
     new_categories: NewCategories = None,
@@ -160,7 +177,10 @@ def fit_command(
         int | None, typer.Option(help="Score on that many folds, each held out once. [default: 5]")
     ] = None,
     weight: Weight = None,
-    network: Annotated[Literal["linear", "mlp"] | None, typer.Option(help="[default: linear]")] = None,
+    network: NetworkKind = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="With --network auto: look no longer for it. [default: 10]")
+    ] = None,
     hidden: Annotated[str | None, typer.Option(help="The units of an mlp's hidden layers: 32,16")] = None,
     activation: Annotated[Literal["relu", "tanh"] | None, typer.Option(help="[default: relu]")] = None,
     store: Annotated[str, typer.Option(help="The store's folder.")] = "models",
@@ -178,7 +198,7 @@ def fit_command(
         target=given(name=target, transform=target_transform, predicts=predicts),
         features=columns(feature, category, date),
         exclude=exclude,
-        network=given(kind=network, hidden=units(hidden), activation=activation),
+        network=given(kind=network, hidden=units(hidden), activation=activation, minutes=minutes),
         schedule=given(
             optimizer=optimizer,
             learning_rate=learning_rate,
@@ -187,6 +207,7 @@ def fit_command(
             seed=seed,
             normalize=normalize,
         ),
+        encoding=number_encoding,
         missing=missing,
         rare=rare,
         new_categories=new_categories,

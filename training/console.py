@@ -10,7 +10,9 @@ from rich.table import Table as Grid
 
 from model_store.manifest import Linear, Manifest, Metrics
 from model_store.tables import folds_text, score_table
+from training.auto import Trial
 from training.comparison import Comparison
+from training.crossed import Crossed
 from training.data import Table
 from training.descent import OnEpoch, nothing
 from training.inference import Decision
@@ -93,6 +95,9 @@ class Narrator:
             self.weights(model)
         if model.target.estimate == "median":
             self.say("it predicts medians: half of the actual values lie above. --predicts mean gives means")
+        if isinstance(model.fitted, Crossed):
+            self.say(f"cost {model.fitted.cost:.6f} on rows left out")
+            return
         self.say(f"cost {model.fitted.cost:.6f} after {model.fitted.epochs} epochs")
         if model.fitted is not model.line:
             apart = model.fitted.cost - model.line.cost
@@ -135,6 +140,17 @@ class Narrator:
         for difference in differences[:MOST_DIFFERENCES]:
             self.say(f"  {difference}")
 
+    def trials(self, trials: Sequence[Trial]) -> None:
+        """How each network did that was tried, and which was chosen."""
+        grid = Grid("tried", box=None, pad_edge=False)
+        for heading in ("cost on rows left out", "above the least", "uncertain by", "seconds"):
+            grid.add_column(heading, justify="right")
+        grid.add_column("")
+        for trial in trials:
+            costs = (f"{cost:.5g}" for cost in (trial.cost, trial.excess, trial.uncertainty))
+            grid.add_row(trial.name, *costs, f"{trial.seconds:.1f}", "chosen" if trial.is_chosen else "")
+        self.console.print(grid)
+
     def comparison(self, comparison: Comparison) -> None:
         """How far each optimizer came, and how fast."""
         grid = Grid("optimizer", box=None, pad_edge=False)
@@ -168,6 +184,7 @@ def facts(manifest: Manifest, learned: Learned, *, promoted: bool) -> dict[str, 
         if errors
         else None,
         "rank_warning": rank_warning(model),
+        "importance": learned.importance,
         "history": model.fitted.history,
         **learned.findings.facts(),
     }

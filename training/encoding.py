@@ -13,7 +13,7 @@ from training.recipe import Recipe
 def encode_table(recipe: Recipe, features: tuple[Feature, ...], table: Table) -> Blocks:
     """The table as the network sees it, (rows, total width + 1), the target or its logarithm last.
 
-    Numbers are z-scores, each category is a column. The rows keep their weights.
+    The rows keep their weights.
     """
     width = sum(feature.width for feature in features) + 1
     return Blocks(encoded(recipe, features, table), width, table.blocks.weights)
@@ -30,6 +30,14 @@ def as_raw(feature: Feature) -> Feature:
     """The feature with statistics that leave its numbers as they are."""
     if isinstance(feature, NumericFeature | DateFeature):
         return feature.model_copy(update={"mean": 0.0, "std": 1.0})
+    return feature
+
+
+def as_z_score(feature: Feature) -> Feature:
+    """The feature with its number as a z-score and no more."""
+    if isinstance(feature, NumericFeature | DateFeature):
+        plain = {"clip": False, "clipped_mean": None, "knots": (), "shares": ()}
+        return feature.model_copy(update=plain)
     return feature
 
 

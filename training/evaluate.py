@@ -2,18 +2,28 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_store.columns import Matrix, encode
-from model_store.manifest import Folds, Metrics, Mlp, ResidualQuantiles, Scores
+from model_store.columns import Feature, Matrix, encode
+from model_store.manifest import Folds, Linear, Metrics, Mlp, ResidualQuantiles, Scores
+from training.crossed import Crossed
 from training.data import DataError, Table
 from training.descent import Fitted
 from training.intervals import interval_around
 from training.recipe import Recipe
 from training.residuals import Residuals
-from training.splits import FEWEST_HELD_OUT, Fold, Mask, folds_of, hold_out_rows, since, way_out
+from training.splits import (
+    FEWEST_HELD_OUT,
+    Fold,
+    Mask,
+    crossed_folds,
+    folds_of,
+    hold_out_rows,
+    since,
+    way_out,
+)
 from training.stability import Unstable
 from training.train import Model, train
 from training.uncertainty import uncertainty
@@ -102,7 +112,7 @@ class Own:
 def own_rows(model: Model, table: Table) -> Own:
     """How a model errs on the rows of the table that it was fitted on."""
     target, weights = trained_target(model, table.target()), table.blocks.weights
-    outputs = outputs_of(model, model.fitted, table)
+    outputs = outputs_of(model.features, model.fitted, table)
     return Own(
         Residuals(outputs, target - outputs),
         cost=mean_squared_error(target, outputs, weights),
@@ -117,7 +127,11 @@ def claimed_interval(model: Model, own: Own, held_out: HeldOut) -> ResidualQuant
     Tibshirani, Surprises in High-Dimensional Ridgeless Least Squares Interpolation, 2022), so those that were
     scored say nothing of it.
     """
-    if not model.fitted.network.hidden and model.weights >= held_out.seen:
+    if (
+        isinstance(model.fitted.network.shape, Linear)
+        and not isinstance(model.fitted, Crossed)
+        and model.weights >= held_out.seen
+    ):
         return None
     return interval_around(held_out.residuals, own.residuals)
 
@@ -144,15 +158,22 @@ class Outcome:
         return score_beside_baselines(self.actual, self.predicted, self.line, self.mean, self.weights)
 
 
-def evaluate(recipe: Recipe, table: Table) -> HeldOut:
+def evaluate(recipe: Recipe, table: Table, model: Model | None = None) -> HeldOut:
     """Score a model for each of the table's folds: fitted on the rows it sees, on those it holds out.
 
+    A `model` that was fitted so that each row was left out once is scored by what was said of it then, unless
+    rows are split by time or held out once.
     Of an mlp the epochs are found that do best on a tenth of the rows seen. Scores are of all held-out rows
     together. Raises DataError when rows are too few or too alike to score on, when a prediction overflows or
     when no epoch does any good, and what `train` raises.
     """
     folds = folds_of(table)
-    outcomes = [try_out(recipe, *parts(table, fold)) for fold in folds]
+    if model and isinstance(model.fitted, Crossed) and recipe.in_folds and recipe.split.kind != "time":
+        labels = crossed_folds(table)
+        folds = [Fold(labels != fold, labels == fold) for fold in range(int(labels.max()) + 1)]
+        outcomes = [left_out(recipe, table, model, model.fitted, fold) for fold in folds]
+    else:
+        outcomes = [try_out(recipe, *parts(table, fold)) for fold in folds]
     whole = together(outcomes)
     metrics = whole.metrics().model_copy(
         update={
@@ -206,7 +227,7 @@ def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
         message = f"of the {seen.rows} rows that are fitted to score the others: {error}, or score otherwise"
         raise type(error)(message) from None
     actual = held.target()
-    outputs = outputs_of(model, model.fitted, held)
+    outputs = outputs_of(model.features, model.fitted, held)
     predicted = model.predictions(outputs)
     if not np.isfinite(predicted).all():
         message = (
@@ -217,7 +238,7 @@ def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
     return Outcome(
         actual=actual,
         predicted=predicted,
-        line=model.predictions(outputs_of(model, model.line, held)),
+        line=model.predictions(outputs_of(model.line_features, model.line, held)),
         mean=np.full_like(actual, target_mean(model, seen)),
         residuals=Residuals(outputs, trained_target(model, actual) - outputs),
         weights=held.blocks.weights,
@@ -226,15 +247,40 @@ def try_out(recipe: Recipe, seen: Table, held: Table) -> Outcome:
     )
 
 
-def outputs_of(model: Model, fitted: Fitted, table: Table) -> Matrix:
-    """What a network of the model gives for the rows of a table, (rows,)."""
-    blocks = (encode(model.features, table.columns(block)) for block in table.blocks)
+def outputs_of(features: Sequence[Feature], fitted: Fitted, table: Table) -> Matrix:
+    """What a network gives for the rows of a table as these features encode them, (rows,)."""
+    blocks = (encode(features, table.columns(block)) for block in table.blocks)
     return np.concatenate([fitted.network.outputs(rows) for rows in blocks])
 
 
 def trained_target(model: Model, target: Matrix) -> Matrix:
     """The targets (n,) as the network is to give them."""
     return np.log(target) if model.target.transform == "log" else target
+
+
+def left_out(recipe: Recipe, table: Table, model: Model, crossed: Crossed, fold: Fold) -> Outcome:
+    """What the model said of a fold's rows when they were left out, beside the exact line of the others."""
+    line = exact_line(recipe)
+    outcome = try_out(line, *parts(replace(table, recipe=line), fold))
+    outputs = crossed.out_of_fold[fold.held]
+    outputs = outputs + math.log(model.target.smearing or 1.0)
+    return replace(
+        outcome,
+        predicted=model.predictions(outputs),
+        residuals=Residuals(outputs, trained_target(model, outcome.actual) - outputs),
+        epochs=crossed.epochs,
+    )
+
+
+def exact_line(recipe: Recipe) -> Recipe:
+    """The recipe of the exact line through the same inputs, numbers as z-scores."""
+    update = {
+        "network": Linear(),
+        "encoding": None,
+        "features": tuple(each.model_copy(update={"encoding": None}) for each in recipe.features),
+        "schedule": recipe.schedule.model_copy(update={"optimizer": "exact"}),
+    }
+    return recipe.model_copy(update=update)
 
 
 def watched_rows(recipe: Recipe, seen: Table) -> Mask | None:

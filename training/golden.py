@@ -25,7 +25,7 @@ from model_store.columns import (
     encode,
 )
 from model_store.golden import rounding
-from model_store.manifest import FEWEST_GOLDEN_ROWS, GoldenRow, Network, ResidualQuantiles
+from model_store.manifest import FEWEST_GOLDEN_ROWS, GoldenRow, ResidualQuantiles
 from training.sensitivity import Mask, input_effects, weight_effects
 from training.train import Model
 
@@ -47,7 +47,6 @@ class Witness:
     """A model that is asked what torch gives for rows, and what moves that."""
 
     model: Model
-    network: Network
     interval: ResidualQuantiles | None
 
     @property
@@ -96,11 +95,13 @@ class Witness:
 
     def rounding(self, encoded: Matrix) -> Matrix:
         """By how much torch and numpy may differ for encoded rows (n, width): (n, 1)."""
-        return rounding(self.network, self.model.fitted.network.tensors(), encoded)[:, np.newaxis]
+        return rounding(self.model.fitted.network.shape, self.model.fitted.network.tensors(), encoded)[
+            :, np.newaxis
+        ]
 
 
 def golden_rows(
-    model: Model, network: Network, interval: ResidualQuantiles | None, columns: Columns, seed: int
+    model: Model, interval: ResidualQuantiles | None, columns: Columns, seed: int
 ) -> tuple[GoldenRow, ...]:
     """Some raw rows, most of them of columns (n,), with torch's predictions and the interval's bounds.
 
@@ -108,7 +109,7 @@ def golden_rows(
     each knot of the interval's scale, one for each way to be missing or new, and as many as show every weight
     that can be shown; then others at random, some more than once if there are few.
     """
-    witness, rng = Witness(model, network, interval), np.random.default_rng(seed)
+    witness, rng = Witness(model, interval), np.random.default_rng(seed)
     telling = list(dict.fromkeys(row for values in columns.values() for row in telling_rows(values)))
     drawn = rng.permutation(len(next(iter(columns.values()))))[:MOST_CANDIDATES].tolist()
     candidates = taken(columns, [*telling, *drawn])

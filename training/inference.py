@@ -155,7 +155,7 @@ def number(study: Study, rare: int) -> Decision | None:
         )
     if not numbers.rows or numbers.rows < MOSTLY_NUMBERS * (numbers.rows + numbers.words.total()):
         return None
-    if numbers.other_words or len(numbers.units) > MOST_UNITS:
+    if numbers.other_words or len(numbers.units) > MOST_UNITS or are_numbered_words(study):
         return None
     if trouble := useless(study, rare):
         return left_out(study, trouble)
@@ -169,10 +169,19 @@ def number(study: Study, rare: int) -> Decision | None:
 
 def are_codes(study: Study) -> bool:
     """Whether the numbers have the same number of digits each, some with zeros in front, as zip codes do."""
-    no_numbers = study.numbers.words.keys() | study.numbers.holes.keys()
-    texts = study.texts.rows.keys() - no_numbers
+    texts = texts_with_numbers(study)
     are_alike = len(set(map(len, texts))) == 1 and all(map(str.isdecimal, texts))
     return are_alike and any(text.startswith("0") and text.strip("0") for text in texts)
+
+
+def are_numbered_words(study: Study) -> bool:
+    """Whether each number has a word of its own, as in "1. White" and "2. Black", which is no unit."""
+    return 1 < len(study.numbers.units) == len(texts_with_numbers(study))
+
+
+def texts_with_numbers(study: Study) -> set[str]:
+    """The different texts of a column that are read as numbers."""
+    return study.texts.rows.keys() - study.numbers.words.keys() - study.numbers.holes.keys()
 
 
 def numeric_notes(study: Study) -> str:

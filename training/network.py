@@ -1,5 +1,6 @@
 """The torch side of a manifest's network: the same layers, under the same tensor names."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -23,6 +24,7 @@ class FeedForward(nn.Module):
                 nn.Linear(fan_in, fan_out, dtype=torch.float64)
                 for fan_in, fan_out in pairwise((inputs, *network.layers))
             ]
+        self.shape = network
         self.layers = nn.ModuleList(layers)
         self.hidden, self.ends = layers[:-1], (layers[0], layers[-1])
         tanh = isinstance(network, Mlp) and network.activation == "tanh"
@@ -38,6 +40,10 @@ class FeedForward(nn.Module):
     def tensors(self) -> dict[str, Matrix]:
         """A copy of the weights, named as `Description.tensor_shapes` names them."""
         return {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, Matrix]) -> None:
+        """Take weights, named as `tensors` names them."""
+        self.load_state_dict({name: torch.tensor(tensor) for name, tensor in tensors.items()})
 
     @torch.no_grad()
     def outputs(self, inputs: Matrix) -> Matrix:

@@ -14,16 +14,18 @@ from typing import Final
 
 import torch
 
-from model_store.manifest import Manifest, Mlp, check_name
+from model_store.manifest import Linear, Manifest, Mlp, check_name
 from model_store.store import Store
+from training.auto import MOST_ROWS, Choice, choose
 from training.comparison import Comparison, compare_optimizers
 from training.console import Narrator
+from training.crossed import settled
 from training.data import DataError, Table
 from training.evaluate import HeldOut, claimed_interval, evaluate, own_rows
 from training.inference import Decision, closed, infer
 from training.publish import Learned, publish
 from training.reading import read_rows, study_columns, table_at
-from training.recipe import Recipe, RecipeFile
+from training.recipe import AutoNetwork, Recipe, RecipeFile
 from training.remarks import Findings, remarks_on
 from training.sources import Source
 from training.splits import folds_of
@@ -90,9 +92,20 @@ def learn(path: Path, recipe: Recipe, *, narrator: Narrator = SILENT) -> Learned
     with table_at(path) as source:
         recipe, decisions = settle_inputs(source, recipe, narrator)
         table, findings = read(source, recipe, decisions, narrator)
-    held_out = score(recipe, table, narrator) if isinstance(recipe.network, Mlp) else None
-    model = train_on_all(recipe if held_out is None else with_epochs(recipe, held_out), table, narrator)
-    held_out = held_out or score(recipe, table, narrator)
+    recipe = bounded(recipe, table, narrator)
+    table = replace(table, recipe=recipe)
+    if isinstance(recipe.network, AutoNetwork):
+        chosen = look_for_network(recipe, table, narrator)
+        recipe, model, findings = chosen.recipe, chosen.model, replace(findings, trials=chosen.trials)
+        table = replace(table, recipe=recipe)
+        held_out = score(recipe, table, narrator, model)
+    elif isinstance(recipe.network, Mlp):
+        held_out = score(recipe, table, narrator)
+        model = train_on_all(with_epochs(recipe, held_out), table, narrator)
+    else:
+        model = train_on_all(recipe, table, narrator)
+        recipe = settled(recipe, model.fitted)
+        held_out = score(recipe, table, narrator, model)
     if held_out:
         narrator.metrics(held_out.metrics, recipe)
     own = own_rows(model, table)
@@ -110,8 +123,26 @@ def train_on_all(recipe: Recipe, table: Table, narrator: Narrator) -> Model:
     return model
 
 
-def with_epochs(recipe: Recipe, held_out: HeldOut) -> Recipe:
-    """The recipe with the number of epochs that did best on held-out rows."""
+def bounded(recipe: Recipe, table: Table, narrator: Narrator) -> Recipe:
+    """The recipe, with a line in place of a network to look for in more rows than memory may hold."""
+    if not isinstance(recipe.network, AutoNetwork) or table.rows <= MOST_ROWS:
+        return recipe
+    narrator.say(f"more than {MOST_ROWS:,} rows are not looked at for a network: it is a line")
+    return recipe.model_copy(update={"network": Linear()})
+
+
+def look_for_network(recipe: Recipe, table: Table, narrator: Narrator) -> Choice:
+    """The network that suits the table; raises what `choose` does."""
+    with narrator.waiting("trying a line, an additive model and an ensemble"):
+        chosen = choose(recipe, table)
+    narrator.trials(chosen.trials)
+    return chosen
+
+
+def with_epochs(recipe: Recipe, held_out: HeldOut | None) -> Recipe:
+    """The recipe with the number of epochs that did best on held-out rows, if there were any."""
+    if held_out is None:
+        return recipe
     return recipe.model_copy(
         update={"schedule": recipe.schedule.model_copy(update={"epochs": held_out.epochs})}
     )
@@ -164,12 +195,12 @@ def read(
     return table, findings
 
 
-def score(recipe: Recipe, table: Table, narrator: Narrator) -> HeldOut | None:
+def score(recipe: Recipe, table: Table, narrator: Narrator, model: Model | None = None) -> HeldOut | None:
     """The scores on held-out rows, None where the recipe asks for none; raises what `evaluate` does."""
     if not recipe.is_scored:
         return None
     with narrator.waiting("scoring on held-out rows"):
-        held_out = evaluate(recipe, table)
+        held_out = evaluate(recipe, table, model)
     if held_out.epochs is not None:
         narrator.say(f"{held_out.epochs} epochs do best on rows left out")
     return held_out

@@ -5,6 +5,7 @@ import io
 import math
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 
 from model_store.answers import Answerer
@@ -22,9 +23,12 @@ from model_store.manifest import (
 )
 from model_store.predictor import Predictor, dump_weights
 from model_store.store import Store
+from training.crossed import Crossed
 from training.data import Table
+from training.ensemble import LEARNING_RATE
 from training.evaluate import HeldOut, Own
 from training.golden import golden_rows
+from training.importance import curves, permutation_importance
 from training.intervals import coverage_by_tenth
 from training.recipe import Recipe, RecipeFile
 from training.recipe_toml import recipe_toml
@@ -59,6 +63,11 @@ class Learned:
         metrics = self.held_out and self.held_out.metrics
         return self.own.is_worse_than_the_mean or bool(metrics and metrics.is_worse_than_the_mean)
 
+    @cached_property
+    def importance(self) -> dict[str, float]:
+        """How much the model leans on each input, the greatest first, as `permutation_importance` says."""
+        return permutation_importance(self.model, self.table)
+
 
 def publish(store: Store, file: RecipeFile, learned: Learned, command: str | None) -> Manifest:
     """Write what was learned as the next version.
@@ -81,6 +90,8 @@ def publish(store: Store, file: RecipeFile, learned: Learned, command: str | Non
         command=command,
         weights=weights_of(model),
         rank_warning=rank_warning(model),
+        importance=learned.importance,
+        curves=curves(model, columns),
         tenths=coverage_by_tenth(held_out.residuals) if held_out and learned.interval else (),
     )
     return store.publish(
@@ -103,11 +114,11 @@ def describe(name: str, learned: Learned) -> Description:
         name=name,
         target=model.target,
         features=model.features,
-        network=recipe.network,
+        network=model.fitted.network.shape,
         training=describe_training(learned),
         metrics=held_out.metrics if held_out else None,
         interval=learned.interval,
-        golden=golden_rows(model, recipe.network, learned.interval, columns, recipe.schedule.seed),
+        golden=golden_rows(model, learned.interval, columns, recipe.schedule.seed),
     )
 
 
@@ -116,7 +127,7 @@ def describe_training(learned: Learned) -> Training:
     recipe, table, model = learned.recipe, learned.table, learned.model
     schedule, folds = recipe.schedule, learned.held_out and learned.held_out.metrics.folds
     is_line = isinstance(recipe.network, Linear)
-    return Training(
+    training = Training(
         optimizer=schedule.optimizer,
         learning_rate=schedule.learning_rate,
         epochs=model.fitted.epochs,
@@ -138,6 +149,15 @@ def describe_training(learned: Learned) -> Training:
         form=table.form,
         libraries=library_versions(),
     )
+    return of_crossed(training, model.fitted, learned.own) if isinstance(model.fitted, Crossed) else training
+
+
+def of_crossed(training: Training, fitted: Crossed, own: Own) -> Training:
+    """How the weights of a ridge line or of an ensemble came about, whose history is of rows left out."""
+    ridge = {"optimizer": "ridge", "batch_size": None, "ridge": fitted.strength, "cost": own.cost}
+    descent = {"optimizer": "adamw", "learning_rate": LEARNING_RATE}
+    mixed = {"members": fitted.members, "additive_share": fitted.share}
+    return training.model_copy(update={**ridge, **descent, **mixed} if fitted.members else ridge)
 
 
 def library_versions() -> dict[str, str]:

@@ -16,11 +16,12 @@ from pydantic import (
 )
 
 from model_store.forms import FormOptions
-from model_store.manifest import Linear, Mlp, Network, RandomSplit, Split
+from model_store.manifest import Linear, Mlp, RandomSplit, Split
 from model_store.parts import ColumnName, Part
 
 Optimizer: TypeAlias = Literal["gd", "sgd", "momentum", "rmsprop", "adam", "exact"]
 NewCategories: TypeAlias = Literal["refuse", "other"]
+NumberEncoding: TypeAlias = Literal["z-score", "clipped", "piecewise"]
 Missing: TypeAlias = Literal["drop", "mean", "indicator", "level"]
 # With a z-scored input of 70, as one in six thousand rows of a skewed table has, a batch of 64 rows still
 # converges at these rates; adam's and rmsprop's are steps in the target's std.
@@ -63,9 +64,11 @@ class InputColumn(Part):
 
     `missing` is what becomes of a row without a value: it is dropped, gets the mean, gets the mean and a mark
     in a column of its own, or has a category of its own. `missing_words` are cells that count as missing in a
-    column of numbers. Categories with fewer than `rare` training rows are one, 'other'; `new_categories` are
-    refused or taken for 'other'. `format` is that of the dates, as for strptime, None for ISO 8601. What is
-    not said is as the recipe has it.
+    column of numbers. `encoding` is how a number or a date reaches the network: as its z-score, as that
+    smoothly clipped, or so and with hats at quantiles, which make a line piecewise linear. Categories with
+    fewer than `rare` training rows are one, 'other'; `new_categories` are refused or taken for 'other'.
+    `format` is that of the dates, as for strptime, None for ISO 8601. What is not said is as the recipe has
+    it.
     """
 
     name: ColumnName
@@ -74,6 +77,7 @@ class InputColumn(Part):
     description: str | None = None
     missing: Missing | None = None
     missing_words: tuple[str, ...] = ()
+    encoding: NumberEncoding | None = None
     rare: PositiveInt | None = None
     new_categories: NewCategories | None = None
     format: str | None = None
@@ -85,6 +89,7 @@ class InputColumn(Part):
             "the missing value 'indicator'": (self.missing == "indicator", {"numeric"}),
             "the missing value 'level'": (self.missing == "level", {"categorical", "boolean"}),
             "missing words": (self.missing_words != (), {"numeric"}),
+            "an encoding": (self.encoding is not None, {"numeric", "date"}),
             "rare categories": (self.rare is not None, {"categorical"}),
             "new categories": (self.new_categories is not None, {"categorical"}),
             "a format": (self.format is not None, {"date"}),
@@ -104,6 +109,40 @@ class TableOptions(FormOptions):
 
     missing_words: tuple[str, ...] = ()
     sheet: str | None = None
+
+
+class RidgeNetwork(Part):
+    """A line through the encoded inputs, whose weights are kept small as far as held-out rows ask for it.
+
+    Through numbers in piecewise encoding, which is usual here, it is an additive model.
+    """
+
+    kind: Literal["ridge"] = "ridge"
+
+
+class EnsembleNetwork(Part):
+    """Small networks, each blind to one fold of the rows, averaged and mixed with an additive model.
+
+    Without `epochs` they are those that do best on the rows left out.
+    """
+
+    kind: Literal["ensemble"] = "ensemble"
+    epochs: Annotated[int, Field(ge=0)] | None = None
+
+
+class AutoNetwork(Part):
+    """The simplest of a line, an additive model and an ensemble that is not surely worse than the others.
+
+    Looking for it ends after `minutes`, with the best so far.
+    """
+
+    kind: Literal["auto"] = "auto"
+    minutes: PositiveFloat = 10.0
+
+
+NetworkAsked = Annotated[
+    Linear | Mlp | RidgeNetwork | EnsembleNetwork | AutoNetwork, Field(discriminator="kind")
+]
 
 
 class Schedule(Part):
@@ -142,6 +181,20 @@ def parse_split(value: object) -> object:
     return {"kind": kind, "column": column} if colon else {"kind": kind}
 
 
+def said_of(part: object) -> dict[str, Any]:
+    """What is said of a part, which may be one already; nothing of what can be none."""
+    if isinstance(part, Part):
+        return part.model_dump(exclude_unset=True)
+    return part if isinstance(part, dict) else {}
+
+
+def are_one_number(features: object) -> bool:
+    """Whether these features are a single one, and that a number."""
+    if not isinstance(features, list | tuple) or len(features) != 1:
+        return False
+    return bool(said_of(features[0]).get("kind", "numeric") == "numeric")
+
+
 class Recipe(Part):
     """Everything that decides a model, but the data.
 
@@ -151,14 +204,20 @@ class Recipe(Part):
     on as many folds as `cross_validate` says, or once on the share `holdout`, of 0 not at all; if neither is
     said, on five folds, or as many as a small table allows.
 
-    Where no optimizer is said, an mlp descends by `adam`, and so does a line of one number by `gd`, as does
-    one of which a learning rate, epochs or the like are said; any other line is solved for.
+    Where no network, no encoding of all numbers and of the schedule no more than a seed is said, the network
+    that suits the table is looked for; but through a single number that is named there goes a line.
+
+    Where no optimizer is said, an mlp descends by `adam`, and so does a line of one number by `gd`, unless an
+    encoding is said, as does one of which a learning rate, epochs or the like are said; any other line is
+    solved for. Networks that are fitted in a way of their own heed but the schedule's seed and have no other
+    said; `auto` tries encodings too, so that none is said for all numbers.
     """
 
     target: TargetColumn
     features: Annotated[tuple[InputColumn, ...], Field(min_length=1)] = ()
     exclude: tuple[ColumnName, ...] = ()
-    network: Network = Linear()
+    encoding: NumberEncoding | None = None
+    network: NetworkAsked = Linear()
     schedule: Annotated[Schedule, Field(validate_default=True)] = Schedule()
     holdout: Annotated[float, Field(ge=0, le=0.9)] | None = None
     split: Annotated[Split, BeforeValidator(parse_split)] = RandomSplit()
@@ -178,6 +237,11 @@ class Recipe(Part):
         """What becomes of a row in which a feature has no value."""
         usual: dict[str, Missing] = {"numeric": self.missing, "date": "drop"}
         return column.missing or usual.get(column.kind, "level")
+
+    def encoding_of(self, column: InputColumn) -> NumberEncoding:
+        """How a feature that is a number or a date reaches the network."""
+        is_curved = isinstance(self.network, RidgeNetwork | EnsembleNetwork)
+        return column.encoding or self.encoding or ("piecewise" if is_curved else "z-score")
 
     def rare_of(self, column: InputColumn) -> int:
         """The fewest training rows with which a category is one of its own."""
@@ -203,17 +267,56 @@ class Recipe(Part):
         split_by = None if isinstance(self.split, RandomSplit) else self.split.column
         return [name for name in (split_by, self.weight) if name is not None]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_network(cls, said: Any) -> Any:
+        if not isinstance(said, dict) or said.keys() & {"network", "encoding"}:
+            return said
+        is_scheduled = said_of(said.get("schedule")).keys() - {"seed"}
+        if is_scheduled or (are_one_number(said.get("features")) and not said.get("exclude")):
+            return said
+        return {**said, "network": AutoNetwork()}
+
     @field_validator("schedule")
     @classmethod
     def _usual_optimizer(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
         if "optimizer" in schedule.model_fields_set:
             return schedule
-        kinds = [column.kind for column in info.data.get("features", ())]
-        is_lesson = kinds == ["numeric"] and not info.data.get("exclude")
+        said = info.data
+        inputs = [(each.kind, each.encoding) for each in said.get("features", ())]
+        is_lesson = inputs == [("numeric", None)] and not (said.get("encoding") or said.get("exclude"))
         optimizer = "gd" if is_lesson or schedule.is_descent else "exact"
-        if isinstance(info.data.get("network"), Mlp):
-            optimizer = "adam"
+        if not isinstance(network := said.get("network"), Linear):
+            optimizer = "adam" if isinstance(network, Mlp) else "exact"
         return Schedule.model_validate({**schedule.model_dump(exclude_unset=True), "optimizer": optimizer})
+
+    @model_validator(mode="after")
+    def _raw_or_encoded(self) -> Self:
+        encodings = [
+            ("numbers", self.encoding),
+            *((repr(each.name), each.encoding) for each in self.features),
+        ]
+        for what, encoding in encodings:
+            if encoding and self.schedule.normalize == "none":
+                message = (
+                    f"the encoding {encoding!r} of {what} does not go with normalize 'none', which leaves "
+                    "inputs raw"
+                )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_is_heeded(self) -> Self:
+        if isinstance(self.network, Linear | Mlp):
+            return self
+        unheeded = Schedule(optimizer="exact", seed=self.schedule.seed)
+        said = [name for name, value in self.schedule if value != getattr(unheeded, name)]
+        if isinstance(self.network, AutoNetwork) and self.encoding:
+            said.append("encoding")
+        if said:
+            message = f"the network {self.network.kind!r} does not heed {said[0]!r}: leave it out"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -278,10 +381,9 @@ def make_recipe(fields: dict[str, Any]) -> Recipe:
     """A recipe from some of its fields; raises RecipeInvalid naming the first that is wrong or missing."""
     fields = {"target": {}, **fields}
     if "network" in fields:
-        fields["network"] = {
-            "kind": "mlp" if "hidden" in fields["network"] else "linear",
-            **fields["network"],
-        }
+        said = fields["network"]
+        kind = "mlp" if "hidden" in said else "auto" if "minutes" in said else "linear"
+        fields["network"] = {"kind": kind, **said}
     try:
         return Recipe.model_validate(fields, strict=False)
     except ValidationError as error:

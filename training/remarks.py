@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.columns import Matrix
+from training.auto import Trial
 from training.data import Table
 from training.inference import IDENTIFIER, NEARLY_ALL, Decision
 from training.recipe import InputColumn
@@ -52,12 +53,13 @@ class Remark:
 class Findings:
     """What was found of a table: what its columns are taken for, if that was to be found out, and remarks.
 
-    `verdicts` are remarks on the model of it.
+    `trials` are of the networks that were tried, `verdicts` remarks on the model.
     """
 
     decisions: tuple[Decision, ...] = ()
     remarks: tuple[Remark, ...] = ()
     verdicts: tuple[Remark, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -66,6 +68,7 @@ class Findings:
             "columns": columns,
             "remarks": [asdict(remark) for remark in self.remarks],
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "trials": [asdict(trial) for trial in self.trials],
         }
 
 

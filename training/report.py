@@ -5,19 +5,23 @@ give the same bytes. It computes no metric; what it says in figures it reads fro
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from model_store.answers import Answers
-from model_store.columns import CategoricalFeature, Column, Matrix, NumericFeature
+from model_store.columns import CategoricalFeature, Column, DateFeature, Matrix, Measured, NumericFeature
+from model_store.dates import as_text
 from model_store.manifest import Description, Linear, Metrics, ResidualQuantiles, Target
 from model_store.tables import decimals, folds_text
 from training.drawing import (
     BLUE,
+    GREY,
     HUGE,
     ORANGE,
+    Interval,
     Picture,
     brief,
     curve,
@@ -38,12 +42,14 @@ from training.drawing import (
     signed,
     thinned_curve,
     window,
+    within,
 )
 from training.intervals import Tenth
 from training.remarks import Findings
 from training.weights import Weight
 
 MOST_SAMPLED, MOST_PICTURED, MOST_CATEGORIES, MOST_NAMED = 200_000, 40, 12, 5
+MOST_IMPORTANT = 12
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,9 @@ class Evidence:
     reaches on the same rows. `actual` and `predicted` (n,) are the held-out rows', in the target's unit.
     `inputs` are raw training rows, a column a feature, `target` and `answers` belong to them. `findings`
     tell of the table; `command` makes the version again, if there is one. `weights` are a line's, of which
-    `rank_warning` says which the rows do not tell apart. `tenths` say how many held-out rows intervals hold.
+    `rank_warning` says which the rows do not tell apart. `importance` is by how much the error grows without
+    an input, in the target's unit, the greatest first; `curves` (points, 2) are of inputs x and what an
+    additive model adds for them. `tenths` say how many held-out rows intervals hold.
     """
 
     history: tuple[float, ...]
@@ -68,6 +76,8 @@ class Evidence:
     command: str | None
     weights: tuple[Weight, ...] = ()
     rank_warning: str | None = None
+    importance: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Matrix] = field(default_factory=dict)
     tenths: tuple[Tenth, ...] = ()
 
 
@@ -87,11 +97,14 @@ def report_html(description: Description, version: int, evidence: Evidence) -> b
         rank_warning=evidence.rank_warning,
         tenths=[in_unit(description.target, tenth) for tenth in evidence.tenths],
         summary=summary(description),
+        encoding=encoding(description),
         verdict=verdict(description),
         promise=promise(description),
         between=between,
         pictures=[picture for picture in drawn if isinstance(picture, Picture)],
         remarks=[remark for remark in drawn if isinstance(remark, str)],
+        importance=importance_bars(evidence) if len(evidence.importance) > 1 else [],
+        curves=added_curves(description, evidence),
         distributions=distributions(description, evidence),
         bars={feature.name: bars(feature) for feature in categorical(description)},
         left_out=max(0, len(description.features) - MOST_PICTURED),
@@ -122,10 +135,39 @@ def logarithm(target: Target) -> str:
 def network(description: Description) -> str:
     """The kind of model, with its article."""
     if isinstance(description.network, Linear):
-        first, *others = description.features
-        return "a linear model" if others or isinstance(first, CategoricalFeature) else "a straight line"
+        return line(description)
+    if description.training.members:
+        return ensemble(description, description.training.members)
     sizes = " and ".join(map(str, description.network.hidden))
     return f"a multilayer perceptron ({sizes} hidden units, {description.network.activation})"
+
+
+def line(description: Description) -> str:
+    """The kind of a line through the encoded inputs, with its article."""
+    if any(isinstance(feature, Measured) and feature.knots for feature in description.features):
+        return "an additive model"
+    if description.training.ridge is not None:
+        return "a line with small weights (ridge)"
+    first, *others = description.features
+    return "a linear model" if others or isinstance(first, CategoricalFeature) else "a straight line"
+
+
+def ensemble(description: Description, members: int) -> str:
+    """What the hidden units of an ensemble are, but for two through which an additive model passes."""
+    share = description.training.additive_share
+    units = (description.network.layers[0] - (2 if share else 0)) // members
+    mixed = f" mixed with an additive model ({percent(share)})" if share else ""
+    return f"an ensemble of {members} networks of {units} units{mixed}"
+
+
+def encoding(description: Description) -> str:
+    """How numbers and dates reach the network."""
+    if description.training.normalize == "none":
+        return "z-scores, after a training on raw inputs"
+    measured = [feature for feature in description.features if isinstance(feature, Measured)]
+    clipped = ", smoothly clipped where they are far out" if any(each.clip for each in measured) else ""
+    hats = ", and as hats at quantiles" if any(each.knots for each in measured) else ""
+    return f"z-scores: (x − mean) / std of the training rows{clipped}{hats}"
 
 
 def verdict(description: Description) -> str:
@@ -208,9 +250,11 @@ def labelled(column: NumericFeature | Target) -> str:
 
 
 def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
-    """The cost after each epoch, above the least that a line reaches."""
-    history, optimum = np.array(evidence.history), evidence.optimum
-    weighted = "weighted " if description.training.weight else ""
+    """The cost after each epoch, above the least that a line reaches; ridge regression has no epochs."""
+    history, optimum, training = np.array(evidence.history), evidence.optimum, description.training
+    if training.optimizer == "ridge":
+        return ""
+    weighted = "weighted " if training.weight else ""
     epochs, costs = thinned_curve(np.arange(len(history), dtype=np.float64), history)
     if len(costs) < 2:
         return "The cost has no curve: too few of its values are positive numbers."
@@ -226,10 +270,12 @@ def cost_curve(description: Description, evidence: Evidence) -> Picture | str:
         plain_axis(axes.xaxis, whole=True)
         axes.set(xlabel="epochs", ylabel=f"cost ({weighted}mean squared error)")
 
-    start, end = shown(float(history[0])), shown(description.training.cost)
-    caption = f"From {start} to {end} in {shown(len(history) - 1)} epochs."
+    start, end = shown(float(history[0])), shown(float(history[-1]) if training.members else training.cost)
+    unseen = " on rows left out" if training.members else ""
+    caption = f"From {start} to {end}{unseen} in {shown(len(history) - 1)} epochs."
     if optimum is not None:
-        caption += f" Dashed: the least that any line reaches, {shown(optimum)}."
+        seen = " on the rows it is fitted to" if training.members else ""
+        caption += f" Dashed: the least that any line reaches{seen}, {shown(optimum)}."
     return picture("cost", "Cost", "Line chart: the cost after each epoch.", caption, draw)
 
 
@@ -266,7 +312,11 @@ def fit_over_data(description: Description, evidence: Evidence) -> Picture | str
 def equation(description: Description, rows: Matrix) -> str:
     """What the line says in the normalised input; `rows` (n, 3 or 5): input, target, prediction, bounds."""
     feature, target = description.features[0], description.target
-    if not isinstance(description.network, Linear) or not isinstance(feature, NumericFeature):
+    if (
+        not isinstance(description.network, Linear)
+        or not isinstance(feature, NumericFeature)
+        or not feature.is_z_score
+    ):
         return "Line: the model's predictions."
     with np.errstate(all="ignore"):
         outputs = np.log(rows[:, 2]) if target.transform == "log" else rows[:, 2]
@@ -344,6 +394,58 @@ def residuals(description: Description, evidence: Evidence) -> Picture | str:
     marked = ", with the interval's bounds" if lines else ""
     alt = f"Histogram: the residuals of the held-out rows{marked}."
     return picture("residuals", "Residuals", alt, caption.strip(), draw)
+
+
+def importance_bars(evidence: Evidence) -> list[tuple[str, float, float]]:
+    """The inputs that matter most, by how much the error grows without each, and bars' lengths in percent."""
+    inputs = list(evidence.importance.items())[:MOST_IMPORTANT]
+    longest = max(0.0, *evidence.importance.values()) or 1.0
+    return [(name, growth, round(100 * max(growth, 0.0) / longest, 1)) for name, growth in inputs]
+
+
+def added_curves(description: Description, evidence: Evidence) -> list[Picture]:
+    """What an additive model adds for each number and date, of those that matter most, on one scale."""
+    features = {feature.name: feature for feature in description.features}
+    drawn = [
+        (feature, shown_part(evidence.curves[name], evidence.inputs[name]))
+        for name in evidence.importance
+        if name in evidence.curves and isinstance(feature := features[name], NumericFeature | DateFeature)
+    ][:MOST_IMPORTANT]
+    heights = np.concatenate([points[:, 1] for _, points in drawn]) if drawn else np.empty(0)
+    if not drawable(heights):
+        return []
+    up = float(heights.min()), float(heights.max())
+    return [
+        added_curve(f"a{index}", description.target, feature, points, up)
+        for index, (feature, points) in enumerate(drawn)
+    ]
+
+
+def shown_part(points: Matrix, values: Column) -> Matrix:
+    """Of a curve (points, 2) what lies in the window of the rows' values (n,), from end to end."""
+    across = window(finite(numbers(values)))
+    x = np.unique([*across, *points[within(points[:, 0], across), 0]])
+    return np.column_stack([x, np.interp(x, points[:, 0], points[:, 1])])
+
+
+def added_curve(
+    key: str, target: Target, feature: NumericFeature | DateFeature, points: Matrix, up: Interval
+) -> Picture:
+    """The curve (points, 2) of one input, within the heights `up`."""
+    across = float(points[0, 0]), float(points[-1, 0])
+    added = f"added to log {target.name}" if target.transform == "log" else f"added to {labelled(target)}"
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.plot(points[:, 0], points[:, 1], color=ORANGE)
+        frame(axes, across, up)
+        if isinstance(feature, DateFeature):
+            plain_axis(axes.xaxis, whole=True, most=3)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda days, _: as_text(days)))
+        axes.set_ylabel(on_axis(added, 28))
+
+    alt = f"Line chart: what the model adds for each {feature.name}."
+    return picture(key, feature.heading, alt, "", draw, (3.9, 2.4))
 
 
 def distributions(description: Description, evidence: Evidence) -> dict[str, Picture]:

@@ -18,6 +18,7 @@ from training.times import time_text
 Mask: TypeAlias = NDArray[np.bool_]
 Labels: TypeAlias = NDArray[np.intp]
 FEWEST_HELD_OUT = 2
+CROSSED_FOLDS = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,38 @@ def folds_of(table: Table) -> list[Fold]:
     if recipe.in_folds:
         return cross_validation(table, recipe.cross_validate or usual_folds(table), recipe.schedule.seed)
     return [hold_out_rows(table, recipe.holdout, recipe.schedule.seed)] if recipe.holdout else []
+
+
+def crossed_folds(table: Table) -> Labels:
+    """The fold of each row, (rows,), of eight or as many as its rows or groups allow, whole groups in one.
+
+    There are fewer where the target would not vary in one of them. Rows that are split by time are in folds
+    at random. Raises DataError for too few rows or groups.
+    """
+    count, target = table.recipe.cross_validate or CROSSED_FOLDS, table.target()
+    labels = label_rows(table, count)
+    while count > 2 and not table.recipe.cross_validate and not varies_in_each(target, labels):
+        count -= 1
+        labels = label_rows(table, count)
+    return labels
+
+
+def label_rows(table: Table, count: int) -> Labels:
+    """The fold of each row, (rows,), of so many or as many as its rows or groups allow; not by time.
+
+    Raises DataError for a single group.
+    """
+    seed = table.recipe.schedule.seed
+    if table.recipe.split.kind != "group":
+        count = max(2, min(count, table.rows // FEWEST_HELD_OUT))
+        return np.random.default_rng(seed).permutation(np.arange(table.rows) % count)
+    groups, sizes = grouped(table, fewest=2)
+    return spread_groups(sizes, min(count, len(sizes)), seed)[groups]
+
+
+def varies_in_each(target: Matrix, labels: Labels) -> bool:
+    """Whether a target (rows,) has more than one value in each fold."""
+    return all(np.ptp(target[labels == fold]) > 0 for fold in range(int(labels.max()) + 1))
 
 
 def usual_folds(table: Table) -> int:

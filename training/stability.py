@@ -172,7 +172,9 @@ def rounded_down(number: float) -> str:
 def reach(features: Sequence[Feature], column: int, largest: float, *, raw: bool) -> str:
     """The input behind an encoded column, with the category if it is one, and its greatest magnitude."""
     measured = {
-        feature.labels[0] for feature in features if isinstance(feature, NumericFeature | DateFeature)
+        feature.labels[0]
+        for feature in features
+        if isinstance(feature, NumericFeature | DateFeature) and not feature.clip
     }
     name = name_column(features, column)
     return f"{name} reaches {'a z-score of ' if name in measured and not raw else ''}{largest:.4g}"

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from training.recipe import InputColumn
 
 # A weekday or an hour says something from ten rows on.
 FEWEST_OF_PART = 10
+# A number's knots are the ends of that many equal parts of its rows.
+PIECES = 16
+M = TypeVar("M", NumericFeature, DateFeature)
 
 
 class Spread(TypedDict):
@@ -133,7 +136,7 @@ def describe_date(
     """
     index = table.recipe.features.index(column)
     days = np.concatenate([block[:, index] for block in table.blocks])
-    return DateFeature(
+    feature = DateFeature(
         name=column.name,
         description=column.description,
         format=column.format,
@@ -141,6 +144,7 @@ def describe_date(
         example=dates.as_text(math.floor(example * 86_400) / 86_400),
         **spread(table, moments, sample),
     )
+    return with_encoding(feature, table, column, sample)
 
 
 def calendar_parts(days: Matrix) -> dict[dates.PartName, tuple[int, ...]]:
@@ -183,7 +187,7 @@ def describe_numeric(
     """
     missing = table.recipe.missing_of(column)
     share = 1 - moments.count / table.rows
-    return NumericFeature(
+    feature = NumericFeature(
         name=column.name,
         unit=column.unit or unit_met(table, column.name),
         description=column.description,
@@ -193,6 +197,32 @@ def describe_numeric(
         example=example,
         **spread(table, moments, sample),
     )
+    return with_encoding(feature, table, column, sample)
+
+
+def with_encoding(feature: M, table: Table, column: InputColumn, sample: Matrix) -> M:
+    """The feature encoded as the recipe has it, with knots from some of the column's values, (n,)."""
+    encoding = table.recipe.encoding_of(column)
+    if encoding == "z-score":
+        return feature
+    knots = knots_of(sample) if encoding == "piecewise" else ()
+    feature = feature.model_copy(update={"clip": True, "knots": knots})
+    clipped_mean, *others = encoded_means(feature, table, table.recipe.features.index(column))
+    shares = tuple(others[: len(knots)])
+    return feature.model_copy(update={"clipped_mean": clipped_mean, "shares": shares})
+
+
+def knots_of(sample: Matrix) -> tuple[float, ...]:
+    """The least value, the greatest, and what parts the values (n,) in equal shares; none if all are one."""
+    knots = np.unique(np.quantile(sample, np.arange(PIECES + 1) / PIECES))
+    return tuple(knots.tolist()) if len(knots) > 1 else ()
+
+
+def encoded_means(feature: Feature, table: Table, index: int) -> list[float]:
+    """The mean over the table's rows of each column that a feature, by its position, takes in the network."""
+    total = sum(feature.encode(block[:, index]).sum(axis=1) for block in table.blocks)
+    means: list[float] = (total / table.rows).tolist()
+    return means
 
 
 def describe_categories(table: Table, column: InputColumn, example: int) -> CategoricalFeature:

@@ -9,14 +9,15 @@ import torch
 from model_store.columns import Columns, Feature, Matrix, encode
 from model_store.manifest import Linear, Mlp, Target
 from training.blocks import Blocks
+from training.crossed import GoOn, always, fit_crossed
 from training.data import Table
 from training.descent import Fitted, OnEpoch, descend, nothing
-from training.encoding import as_raw, encode_table, encoded_moments
+from training.encoding import as_raw, as_z_score, encode_table, encoded_moments
 from training.least_squares import Line, solve
 from training.network import FeedForward
-from training.recipe import Recipe, Schedule
+from training.recipe import EnsembleNetwork, Recipe, RidgeNetwork, Schedule
 from training.rows import Rows
-from training.splits import Mask
+from training.splits import Mask, crossed_folds
 from training.stability import diagnosed
 from training.statistics import describe_columns, moments_of_columns
 
@@ -25,13 +26,15 @@ from training.statistics import describe_columns, moments_of_columns
 class Model:
     """A network for encoded rows, the exact least-squares line beside it, and the statistics that encode.
 
-    All of it comes from the same rows.
+    All of it comes from the same rows. The line sees them as the `line_features` encode them: as the network
+    does or, beside one that was fitted to curves, as z-scores.
     """
 
     features: tuple[Feature, ...]
     target: Target
     fitted: Fitted
     line: Line
+    line_features: tuple[Feature, ...]
 
     @property
     def weights(self) -> int:
@@ -50,26 +53,41 @@ class Model:
         return torch.tensor(outputs).exp().numpy() if self.target.transform == "log" else outputs
 
 
-def train(recipe: Recipe, table: Table, *, watched: Mask | None = None, on_epoch: OnEpoch = nothing) -> Model:
+def train(
+    recipe: Recipe,
+    table: Table,
+    *,
+    watched: Mask | None = None,
+    on_epoch: OnEpoch = nothing,
+    go_on: GoOn = always,
+) -> Model:
     """Take the table's statistics, encode its rows with them and fit a network.
 
-    A descent does not learn from the rows `watched` (rows,): it stops when it does no better on them. The
+    A descent does not learn from the rows `watched` (rows,): it stops when it does no better on them. An
+    ensemble ends with the best so far when `go_on` says so. The
     same arguments give the same weights, bit for bit, as long as torch uses as many threads; in the pipeline
     it uses one. Raises DataError for a column that does not vary and Unstable for a training that diverges.
     """
     features, target = describe_columns(table)
-    data = encode_table(recipe, features, table)
-    line = solve(FeedForward(Linear(), data.width - 1, recipe.schedule.seed), data)
-    if recipe.schedule.optimizer == "exact":
-        fitted: Fitted = line
-    else:
+    data = scores = encode_table(recipe, features, table)
+    line_features = features
+    is_crossed = isinstance(recipe.network, RidgeNetwork | EnsembleNetwork)
+    if is_crossed:
+        line_features = tuple(map(as_z_score, features))
+        scores = encode_table(recipe, line_features, table)
+    line = solve(FeedForward(Linear(), scores.width - 1, recipe.schedule.seed), scores)
+    fitted: Fitted = line
+    if is_crossed:
+        fitted = fit_crossed(recipe, features, data, crossed_folds(table), on_epoch=on_epoch, go_on=go_on)
+    elif recipe.schedule.optimizer != "exact":
         is_raw = recipe.schedule.normalize == "none"
         rows = encode_table(recipe, tuple(map(as_raw, features)), table) if is_raw else data
         fitted = train_by_descent(recipe, features, rows, watched, on_epoch)
     if recipe.target.predicts == "mean":
-        smearing = {network: smear(network, data) for network in {fitted.network, line.network}}
-        target = target.model_copy(update={"smearing": smearing[fitted.network]})
-    return Model(features, target, fitted, line)
+        smearing = smear(line.network, scores)
+        smearing = smearing if fitted is line else smear(fitted.network, data)
+        target = target.model_copy(update={"smearing": smearing})
+    return Model(features, target, fitted, line, line_features)
 
 
 def train_by_descent(
@@ -136,4 +154,5 @@ def smear(network: FeedForward, data: Blocks) -> float:
 
 def new_network(recipe: Recipe, data: Blocks) -> FeedForward:
     """The network before training, for encoded rows with the target in the last column."""
+    assert isinstance(recipe.network, Linear | Mlp)
     return FeedForward(recipe.network, data.width - 1, recipe.schedule.seed)

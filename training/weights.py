@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model_store.columns import DateFeature, Feature, NumericFeature
+from training.crossed import Crossed
 from training.descent import ROUNDING
 from training.least_squares import FREE
 from training.train import Model
@@ -42,12 +43,15 @@ def weight_names(feature: Feature) -> Iterator[str]:
     """What the weights of an input are for, in their order."""
     first, *others = feature.labels
     if isinstance(feature, NumericFeature | DateFeature):
-        first = f"z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}"
+        clipped = "clipped " if feature.clip else ""
+        first = f"{clipped}z-score of {feature.name}: mean {feature.mean!r}, std {feature.std!r}"
     yield from (first, *others)
 
 
 def standard_errors(model: Model) -> list[float | None]:
     """The standard error of each of a line's weights, the bias's last, None where it has none."""
+    if isinstance(model.fitted, Crossed):
+        return [None] * model.weights
     least = model.line.cost
     is_least = abs(model.fitted.cost - least) <= ROUNDING * least
     return [error if is_least and math.isfinite(error) else None for error in model.line.errors.tolist()]
@@ -63,8 +67,10 @@ def most_rank(model: Model) -> int:
 
 def rank_warning(model: Model) -> str | None:
     """What to know and to do where the rows do not tell the weights of a line's inputs apart."""
+    if model.fitted.network.hidden or isinstance(model.fitted, Crossed):
+        return None
     line, ties = model.line, ties_between(model)
-    if model.fitted.network.hidden or not ties.numel():
+    if not ties.numel():
         return None
     if line.rows <= len(ties):
         return (
@@ -110,7 +116,7 @@ def ties_between(model: Model) -> Tensor:
     Of shape (k, how many). An input's own, as of a full set of one-hot columns, are where its part of the
     free combinations has singular values of 1.
     """
-    free, widths = model.line.free, [feature.width for feature in model.features]
+    free, widths = model.line.free, [feature.width for feature in model.line_features]
     own = torch.cat([within(part) for part in torch.split(free, widths)])
     others = torch.linalg.svd(own)[2][len(own) :]
     ties: Tensor = free @ others.T
