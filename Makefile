@@ -12,7 +12,7 @@ BIN := .venv/bin
 MODEL := used-car-price
 PROMOTED := models/$(MODEL)/promotions/1.json
 
-.PHONY: run test torture lint bench bench-peers lock audit image image-test
+.PHONY: run test torture lint bench bench-accuracy bench-peers lock audit image image-test
 
 run: $(PROMOTED)
 	$(BIN)/python -m app --store models --name $(MODEL)
@@ -37,6 +37,10 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.large_requests
 	$(BIN)/python -m benchmarks.serving
+
+# Accuracy on public tables, beside gradient boosting; CatBoost at its defaults takes most of an hour.
+bench-accuracy: .venv/bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accuracy
 
 # Other servers beside this one; the first time it installs each of them under .peers.
 bench-peers: .venv/dev
@@ -83,7 +87,7 @@ cars.csv: | .venv/train
 	$(BIN)/pip install --quiet --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) $(TORCH)
 	touch $@
 
-.venv/train .venv/dev: .venv/%: pyproject.toml | .venv/torch
+.venv/train .venv/dev .venv/bench: .venv/%: pyproject.toml | .venv/torch
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	touch $@
 
