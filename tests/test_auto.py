@@ -194,8 +194,11 @@ def test_an_interrupt_before_anything_is_finished_is_one(
 
 @pytest.mark.parametrize("kind", ["auto", "ensemble"])
 def test_an_ensemble_that_was_interrupted_trains_again_to_the_same_bits(
-    friedman: Path, monkeypatch: pytest.MonkeyPatch, store: Store, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store, kind: str
 ) -> None:
+    x, noise = drawn()
+    path = write(tmp_path / "product.csv", x, 10 * (x[:, 0] - 0.5) * (x[:, 1] - 0.5) + 0.1 * noise)
+
     def interrupted(*arguments: Any, **options: Any) -> Any:
         def on_epoch(epoch: int, _cost: float) -> None:
             if epoch == 30:
@@ -205,7 +208,8 @@ def test_an_ensemble_that_was_interrupted_trains_again_to_the_same_bits(
 
     with monkeypatch.context() as patch:
         patch.setattr("training.crossed.fit_ensemble", interrupted)
-        learned = fit(friedman, recipe(network={"kind": kind}), "toy", store).learned
+        asked = recipe(network={"kind": kind}, features=[{"name": "x0"}, {"name": "x1"}])
+        learned = fit(path, asked, "toy", store).learned
     assert 0 < learned.model.fitted.epochs < 30
     assert learned.recipe.network == EnsembleNetwork(epochs=learned.model.fitted.epochs)
     assert train_again(store.load("toy", 1), None, pytest.fail) == []

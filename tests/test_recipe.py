@@ -207,7 +207,6 @@ def test_hidden_layers_make_an_mlp() -> None:
         ({"network": {"kind": "forest"}}, "network"),
         ({"network": {"kind": "ensemble", "epochs": -1}}, "network.ensemble.epochs"),
         ({"network": {"kind": "auto", "minutes": 0}}, "network.auto.minutes"),
-        ({"network": {"minutes": 1}}, "network.linear.minutes"),
         ({"network": {"kind": "ridge", "hidden": [3]}}, "network.ridge.hidden"),
         (
             {"network": {"kind": "ridge"}, "schedule": {"optimizer": "gd"}},

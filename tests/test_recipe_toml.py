@@ -38,7 +38,10 @@ FULL = {
 }
 
 
-@pytest.mark.parametrize("fields", [{}, FULL])
+LINE = {"features": [{"name": "x"}, {"name": "z"}], "network": {"kind": "linear"}}
+
+
+@pytest.mark.parametrize("fields", [{}, {"features": LINE["features"]}, LINE, FULL])
 def test_what_is_written_is_read_as_it_was(tmp_path: Path, fields: dict[str, Any]) -> None:
     written = file(**fields)
     assert read_again(recipe_toml(written), tmp_path) == written

@@ -229,7 +229,6 @@ def test_nothing_is_tried_for_the_lesson(fit: Command, cars: Path, tmp_path: Pat
         (("--network", "auto", "--epochs", "9"), "the network 'auto' does not heed 'epochs'"),
         (("--network", "auto", "--hidden", "9"), "network.auto.hidden"),
         (("--network", "auto", "--minutes", "-1"), "network.auto.minutes"),
-        (("--minutes", "1"), "network.linear.minutes"),
     ],
 )
 def test_options_that_a_network_does_not_heed_are_refused(

@@ -26,7 +26,11 @@ RECIPES: Final[dict[str, dict[str, Any]]] = {
     "least squares of missing numbers": {"missing": "mean", "schedule": {"optimizer": "exact"}},
     "a network": {"network": {"hidden": [6]}, "schedule": ADAM, "missing": "mean"},
     "a ridge line": {"network": {"kind": "ridge"}, "missing": "mean", "weight": "rooms"},
-    "an ensemble, by time": {"network": {"kind": "ensemble", "epochs": 3}, "split": "time:size"},
+    "an ensemble, by time": {
+        "network": {"kind": "ensemble", "epochs": 3},
+        "features": [{"name": "rooms"}],
+        "split": "time:size",
+    },
     "what suits": {"network": {"kind": "auto"}, "missing": "mean"},
     "what suits means of a logarithm": {
         "network": {"kind": "auto"},

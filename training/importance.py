@@ -43,7 +43,7 @@ def error(model: Model, sums: Tensor, target: Matrix) -> float:
     network = model.fitted.network
     for layer in network.layers[1:]:
         sums = layer(network.activation(sums))
-    return math.sqrt(np.mean((model.predictions(sums[:, 0].numpy()) - target) ** 2))
+    return math.dist(model.predictions(sums[:, 0].numpy()), target) / math.sqrt(len(target))
 
 
 def curves(model: Model, columns: Columns) -> dict[str, Matrix]:
