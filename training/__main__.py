@@ -174,7 +174,11 @@ def fit_command(
         ),
     ] = None,
     cross_validate: Annotated[
-        int | None, typer.Option(help="Score on that many folds, each held out once. [default: 5]")
+        int | None,
+        typer.Option(
+            help="Score on that many folds, each held out once. [default: 5, or 8 for "
+            "ridge, ensemble and auto]"
+        ),
     ] = None,
     weight: Weight = None,
     network: NetworkKind = None,

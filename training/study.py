@@ -233,4 +233,7 @@ def as_texts(values: Cells) -> Sequence[str]:
     if values.dtype.kind == "M":
         written = np.datetime_as_string(values, unit="s")
         return list(map(str, np.where(np.isnat(values), "", written)))
-    return ["" if value is None or value != value else str(value) for value in values.tolist()]  # noqa: PLR0124
+    return [
+        "" if value is None or value != value else str(value)  # noqa: PLR0124  (NaN differs from itself)
+        for value in values.tolist()
+    ]
